@@ -1,0 +1,18 @@
+package org.meanflow.core.field;
+
+import org.jspecify.annotations.Nullable;
+import org.nd4j.linalg.api.ndarray.INDArray;
+
+/** An average-velocity field that can be differentiated along a direction of (z, r, t). */
+public interface DifferentiableVelocity extends AverageVelocity {
+
+  /**
+   * Evaluates u(z, r, t | c) and its Jacobian-vector product along {@code tangent}.
+   *
+   * @param tangent direction for the first m samples; arguments otherwise as in {@link
+   *     AverageVelocity#u}
+   * @return new arrays of the data type of {@code z}
+   */
+  Derivative derivative(
+      INDArray z, double[] r, double[] t, int @Nullable [] labels, Tangent tangent);
+}
