@@ -35,9 +35,10 @@ public interface EmbeddingKernels {
    * @param patch side of a patch; divides height and width
    * @param images {@code [batch, channels, height, width]}
    * @param tokens {@code [batch, (height/patch)·(width/patch), channels·patch²]}
+   * @param add whether to add to {@code tokens} or to overwrite them
    */
-  void patchify(PatchOrder order, int patch, Tensor images, Tensor tokens);
+  void patchify(PatchOrder order, int patch, Tensor images, Tensor tokens, boolean add);
 
   /** The inverse of {@link #patchify}, which is also its transpose. */
-  void unpatchify(PatchOrder order, int patch, Tensor tokens, Tensor images);
+  void unpatchify(PatchOrder order, int patch, Tensor tokens, Tensor images, boolean add);
 }
