@@ -117,7 +117,8 @@ public final class RandomStream {
    * whatever the number of rows.
    */
   public INDArray normalArray(DataType type, long... shape) {
-    double[] numbers = normals(Math.toIntExact(java.util.Arrays.stream(shape).reduce(1, Math::multiplyExact)));
+    double[] numbers =
+        normals(Math.toIntExact(java.util.Arrays.stream(shape).reduce(1, Math::multiplyExact)));
     return Nd4j.createFromArray(numbers).reshape(shape).castTo(type);
   }
 
