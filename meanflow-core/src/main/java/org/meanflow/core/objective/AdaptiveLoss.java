@@ -39,7 +39,7 @@ public record AdaptiveLoss(double p, double c, Reduction reduction) {
     Rows.requireSame("target", target, "u", u);
     INDArray delta = u.sub(target);
     INDArray rows = Rows.matrix(delta).castTo(DataType.DOUBLE);
-    int batch = (int) rows.rows();
+    int batch = rows.rows();
     double elements =
         switch (reduction) {
           case SUM -> 1;

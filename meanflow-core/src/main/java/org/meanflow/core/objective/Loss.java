@@ -13,6 +13,7 @@ import org.nd4j.linalg.api.ndarray.INDArray;
  * @param perSample w·s for each sample
  * @param cotangent ∂value/∂u at constant w, shape and data type of u
  */
+@SuppressWarnings("ArrayRecordComponent") // a result for loops over samples; never compared
 public record Loss(
     double value,
     double meanSquaredError,

@@ -13,7 +13,7 @@ import org.nd4j.linalg.factory.Nd4j;
  */
 public interface FlowPath {
 
-  /** The name under which {@link #named} finds this path. */
+  /** {@return the name under which {@link #named} finds this path} */
   String name();
 
   /**

@@ -27,6 +27,8 @@ public record TimePairSampler(
   /**
    * The paper's choice for ImageNet (appendix A): logit-normal(−0.4, 1), larger and smaller of two
    * draws, exactly 75 % of a batch with r = t.
+   *
+   * @return that sampler
    */
   public static TimePairSampler paper() {
     TimeLaw law = new LogitNormal(-0.4, 1);

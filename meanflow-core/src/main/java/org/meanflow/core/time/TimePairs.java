@@ -10,6 +10,7 @@ package org.meanflow.core.time;
  * @param t later times, one for each sample; not copied
  * @param distinct all samples from this index on have r = t exactly
  */
+@SuppressWarnings("ArrayRecordComponent") // times are double[] everywhere; never compared
 public record TimePairs(double[] r, double[] t, int distinct) {
 
   /** Refuses pairs that are out of order, out of range or not partitioned. */
@@ -35,7 +36,7 @@ public record TimePairs(double[] r, double[] t, int distinct) {
     }
   }
 
-  /** How many pairs there are. */
+  /** {@return how many pairs there are} */
   public int batch() {
     return t.length;
   }
