@@ -59,7 +59,7 @@ public final class RandomStream {
     }
     key0 = (int) seed;
     key1 = (int) (seed >>> 32);
-    counter1 = purpose.ordinal() << 24 | rank;
+    counter1 = purpose.code << 24 | rank;
     counter2 = (int) step;
     counter3 = (int) (step >>> 32);
   }
