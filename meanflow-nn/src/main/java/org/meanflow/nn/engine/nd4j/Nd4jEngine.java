@@ -81,7 +81,6 @@ public final class Nd4jEngine implements Engine {
 
   @Override
   public void close() {
-    free.values().forEach(arrays -> arrays.forEach(INDArray::close));
     free.clear();
   }
 }
