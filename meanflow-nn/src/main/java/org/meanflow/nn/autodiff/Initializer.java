@@ -34,8 +34,8 @@ public interface Initializer {
   }
 
   /**
-   * Uniform on ±√(6 / (in + out)) for a weight {@code [out, in…]}, all extents but the first counted
-   * as {@code in} (Glorot and Bengio, AISTATS 2010).
+   * Uniform on ±√(6 / (in + out)) for a weight {@code [out, in…]}, all extents but the first
+   * counted as {@code in} (Glorot and Bengio, AISTATS 2010).
    */
   static Initializer xavierUniform() {
     return (shape, random) -> {

@@ -13,7 +13,8 @@ import org.nd4j.linalg.factory.Nd4j;
 
 /**
  * The numbers of a network's parameters, in one flat buffer on an engine, and their gradients in
- * another of the same layout. So the optimiser, clipping and averaging are loops over one long array.
+ * another of the same layout. So the optimiser, clipping and averaging are loops over one long
+ * array.
  */
 public final class ParameterStore implements AutoCloseable {
   private final Engine engine;

@@ -10,9 +10,9 @@ import org.meanflow.nn.engine.Tensor;
 /**
  * One differentiable operation and its three rules: value, tangent and cotangent.
  *
- * <p>Inputs are activations, whose first extent is the batch, or parameters, which have no batch and
- * no tangent. The result is an activation. Attributes of an operation (an axis, an ε, labels) are
- * fields of the primitive.
+ * <p>Inputs are activations, whose first extent is the batch, or parameters, which have no batch
+ * and no tangent. The result is an activation. Attributes of an operation (an axis, an ε, labels)
+ * are fields of the primitive.
  */
 public interface Primitive {
 
@@ -62,8 +62,8 @@ public interface Primitive {
   record Evaluation(Tensor[] x, Tensor y, Saved saved) {}
 
   /**
-   * A primitive that is affine in its first input, its only activation: value and tangent go through
-   * the same kernel, stacked along the batch.
+   * A primitive that is affine in its first input, its only activation: value and tangent go
+   * through the same kernel, stacked along the batch.
    */
   interface Stackable extends Primitive {
 

@@ -13,8 +13,8 @@ import org.meanflow.nn.engine.Tensor;
 
 /**
  * One evaluation of a network. Applying primitives computes values and tangents; a recording tape
- * also remembers what a backward pass needs. Closing a tape gives back the memory of everything that
- * was computed on it.
+ * also remembers what a backward pass needs. Closing a tape gives back the memory of everything
+ * that was computed on it.
  */
 public final class Tape implements AutoCloseable {
 
@@ -34,8 +34,7 @@ public final class Tape implements AutoCloseable {
   private String scope = "";
   private boolean backwardDone;
 
-  private record Node(
-      String scope, Primitive primitive, Dual[] inputs, Dual output, Saved saved) {
+  private record Node(String scope, Primitive primitive, Dual[] inputs, Dual output, Saved saved) {
 
     String name() {
       String operation = primitive.getClass().getSimpleName();
@@ -81,8 +80,7 @@ public final class Tape implements AutoCloseable {
   /** A parameter of the network. */
   public Dual parameter(Parameter parameter) {
     return new Dual(
-        parameters.value(parameter),
-        mode == Mode.RECORD ? parameters.gradient(parameter) : null);
+        parameters.value(parameter), mode == Mode.RECORD ? parameters.gradient(parameter) : null);
   }
 
   /**
@@ -225,8 +223,7 @@ public final class Tape implements AutoCloseable {
     try {
       return primitive.shape(shapes).clone();
     } catch (IllegalArgumentException e) {
-      throw new IllegalArgumentException(
-          (scope.isEmpty() ? "" : scope + ": ") + e.getMessage(), e);
+      throw new IllegalArgumentException((scope.isEmpty() ? "" : scope + ": ") + e.getMessage(), e);
     }
   }
 
@@ -240,8 +237,7 @@ public final class Tape implements AutoCloseable {
     return cotangents;
   }
 
-  private static Tensor[] tensors(
-      Dual[] inputs, java.util.function.Function<Dual, Tensor> part) {
+  private static Tensor[] tensors(Dual[] inputs, java.util.function.Function<Dual, Tensor> part) {
     Tensor[] tensors = new Tensor[inputs.length];
     for (int i = 0; i < inputs.length; i++) {
       tensors[i] = part.apply(inputs[i]);

@@ -22,13 +22,13 @@ import org.meanflow.nn.primitive.Silu;
 import org.nd4j.linalg.factory.Nd4j;
 
 /**
- * The diffusion transformer u_θ(z, r, t | c) on images {@code [batch, channels, size, size]}: patches
- * become tokens, times and label become one conditioning vector, blocks with adaLN-zero follow
- * (Peebles and Xie, arXiv 2212.09748; with two times, arXiv 2505.13447, section 4.3).
+ * The diffusion transformer u_θ(z, r, t | c) on images {@code [batch, channels, size, size]}:
+ * patches become tokens, times and label become one conditioning vector, blocks with adaLN-zero
+ * follow (Peebles and Xie, arXiv 2212.09748; with two times, arXiv 2505.13447, section 4.3).
  *
- * <p>Parameter names and shapes are those of the public PyTorch code. Initialisation is that of DiT:
- * Xavier-uniform weights, normal (0.02) embeddings, and zero modulation and head, so that u starts at
- * zero.
+ * <p>Parameter names and shapes are those of the public PyTorch code. Initialisation is that of
+ * DiT: Xavier-uniform weights, normal (0.02) embeddings, and zero modulation and head, so that u
+ * starts at zero.
  */
 public final class DiT implements VelocityNetwork {
   private final DiTConfig config;

@@ -11,8 +11,8 @@ import org.meanflow.nn.primitive.GatedResidual;
 import org.meanflow.nn.primitive.NormModulate;
 
 /**
- * A transformer block with adaLN-zero: attention and MLP, each behind a normalisation with shift and
- * scale from the conditioning, and added through a gate that starts at zero.
+ * A transformer block with adaLN-zero: attention and MLP, each behind a normalisation with shift
+ * and scale from the conditioning, and added through a gate that starts at zero.
  */
 final class DiTBlock {
   private static final int SHIFT_ATTENTION = 0;
@@ -36,8 +36,7 @@ final class DiTBlock {
     this.attention =
         new SelfAttention(layout, name + ".attn", width, config.heads(), config.qkNorm());
     this.beforeMlp = new NormModulate(config.norm(), SHIFT_MLP, SCALE_MLP);
-    this.mlp =
-        new Mlp(layout, name + ".mlp", width, (int) Math.rint(width * config.mlpRatio()));
+    this.mlp = new Mlp(layout, name + ".mlp", width, (int) Math.rint(width * config.mlpRatio()));
     this.modulation =
         new LinearLayer(
             layout, name + ".adaLN_modulation.1", Initializer.zeros(), 6L * width, width);

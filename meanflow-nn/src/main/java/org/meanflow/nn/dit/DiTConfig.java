@@ -84,8 +84,8 @@ public record DiTConfig(
   }
 
   /**
-   * A network of a size of the DiT paper, with the conventions of the MeanFlow paper: layer norm, no
-   * q/k norm, conditioning on (t, t − r), times not scaled, fixed positional table.
+   * A network of a size of the DiT paper, with the conventions of the MeanFlow paper: layer norm,
+   * no q/k norm, conditioning on (t, t − r), times not scaled, fixed positional table.
    *
    * @param name size and patch: S, B, M, L or XL, a slash and the side of a patch, e.g. {@code B/4}
    * @throws IllegalArgumentException if the name is unknown or the sizes do not fit

@@ -57,7 +57,8 @@ public interface ElementwiseKernels {
    *
    * @param x {@code [batch, tokens, width]}
    * @param y {@code [batch, tokens, width]}
-   * @param modulation {@code [batch, k·width]}; g is its chunk {@code gate} of {@code width} columns
+   * @param modulation {@code [batch, k·width]}; g is its chunk {@code gate} of {@code width}
+   *     columns
    * @param gate index of the chunk, 0 ≤ gate &lt; k
    */
   void gatedResidual(Tensor x, Tensor y, Tensor modulation, int gate, Tensor out);
@@ -72,7 +73,9 @@ public interface ElementwiseKernels {
       @Nullable Tensor dModulation,
       Tensor dOut);
 
-  /** ȳ = g ⊙ ōut, ḡ = Σ_tokens y ⊙ ōut, x̄ = ōut; {@code gModulation} gets only the chunk's columns. */
+  /**
+   * ȳ = g ⊙ ōut, ḡ = Σ_tokens y ⊙ ōut, x̄ = ōut; {@code gModulation} gets only the chunk's columns.
+   */
   void gatedResidualBackward(
       Tensor y,
       Tensor modulation,

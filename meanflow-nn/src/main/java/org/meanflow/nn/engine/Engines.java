@@ -46,8 +46,7 @@ public final class Engines {
       }
       log.debug("engine {} cannot run here: {}", provider.name(), reason);
     }
-    String known =
-        providers.stream().map(EngineProvider::name).collect(Collectors.joining(", "));
+    String known = providers.stream().map(EngineProvider::name).collect(Collectors.joining(", "));
     throw new IllegalArgumentException(
         wanted != null
             ? "engine must be one of [%s], got '%s'".formatted(known, wanted)

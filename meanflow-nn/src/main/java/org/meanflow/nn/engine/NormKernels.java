@@ -15,8 +15,7 @@ public interface NormKernels {
   Saved norm(Norm norm, Tensor x, @Nullable Tensor gain, Tensor y, boolean keep);
 
   /** ẏ from ẋ; the gain has no tangent. */
-  void normTangent(
-      Norm norm, Tensor x, @Nullable Tensor gain, Saved saved, Tensor dx, Tensor dy);
+  void normTangent(Norm norm, Tensor x, @Nullable Tensor gain, Saved saved, Tensor dx, Tensor dy);
 
   /** x̄ and the gain's cotangent from ȳ. */
   void normBackward(
@@ -52,7 +51,10 @@ public interface NormKernels {
       @Nullable Tensor dModulation,
       Tensor dy);
 
-  /** x̄ and the modulation's cotangent from ȳ; {@code gModulation} gets only the two chunks' columns. */
+  /**
+   * x̄ and the modulation's cotangent from ȳ; {@code gModulation} gets only the two chunks'
+   * columns.
+   */
   void normModulateBackward(
       Norm norm,
       Tensor x,

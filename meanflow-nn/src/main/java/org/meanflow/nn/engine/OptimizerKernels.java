@@ -9,8 +9,8 @@ public interface OptimizerKernels {
   /**
    * One step of AdamW (Loshchilov and Hutter, arXiv 1711.05101): with g = gradientScale·gradient,
    *
-   * <p>m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², p ← p − rate·decay·p − rate·m̂ / (√v̂ + ε), where
-   * m̂ = m/(1−β₁ⁿ), v̂ = v/(1−β₂ⁿ).
+   * <p>m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², p ← p − rate·decay·p − rate·m̂ / (√v̂ + ε), where m̂
+   * = m/(1−β₁ⁿ), v̂ = v/(1−β₂ⁿ).
    *
    * @param update the numbers of this step
    * @param p parameters, changed

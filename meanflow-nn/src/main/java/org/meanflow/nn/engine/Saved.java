@@ -1,8 +1,8 @@
 package org.meanflow.nn.engine;
 
 /**
- * What a forward kernel remembers for its tangent and its backward kernel; only the engine that made
- * it knows what that is. Closing it gives the memory back.
+ * What a forward kernel remembers for its tangent and its backward kernel; only the engine that
+ * made it knows what that is. Closing it gives the memory back.
  */
 public interface Saved extends AutoCloseable {
 

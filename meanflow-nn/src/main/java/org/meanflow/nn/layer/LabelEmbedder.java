@@ -20,8 +20,7 @@ public final class LabelEmbedder {
     this.name = name;
     this.classes = classes;
     this.table =
-        layout.declare(
-            name + ".embedding.weight", Initializer.normal(0.02), classes + 1L, width);
+        layout.declare(name + ".embedding.weight", Initializer.normal(0.02), classes + 1L, width);
   }
 
   /**

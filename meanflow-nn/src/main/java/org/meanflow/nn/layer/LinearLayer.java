@@ -17,8 +17,7 @@ public final class LinearLayer {
    *
    * @param shape extents of the weight, {@code [out, in...]}
    */
-  public LinearLayer(
-      ParameterLayout layout, String name, Initializer initializer, long... shape) {
+  public LinearLayer(ParameterLayout layout, String name, Initializer initializer, long... shape) {
     weight = layout.declare(name + ".weight", initializer, shape);
     bias = layout.declare(name + ".bias", Initializer.zeros(), shape[0]);
   }

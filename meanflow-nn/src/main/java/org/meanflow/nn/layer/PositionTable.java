@@ -9,8 +9,8 @@ public enum PositionTable {
 
   /**
    * Two-dimensional sinusoids, {@code [rows·columns, width]}, row-major: the first half of the
-   * channels encodes the column, the second the row, each half as [sin(p w_j), cos(p w_j)] with w_j =
-   * 10000^(−j/(width/4)).
+   * channels encodes the column, the second the row, each half as [sin(p w_j), cos(p w_j)] with w_j
+   * = 10000^(−j/(width/4)).
    *
    * @throws IllegalArgumentException if {@code width} is not a multiple of 4
    */

@@ -9,12 +9,11 @@ import org.meanflow.nn.engine.Kernels;
 import org.meanflow.nn.engine.Saved;
 import org.meanflow.nn.engine.Tensor;
 
-
 /**
  * Adds a table to every sample, such as a positional embedding.
  *
- * <p>Inputs: x {@code [batch, ...]}, table with as many elements as one sample. Result: the shape of
- * x.
+ * <p>Inputs: x {@code [batch, ...]}, table with as many elements as one sample. Result: the shape
+ * of x.
  */
 public record AddTable() implements Primitive {
   @Override

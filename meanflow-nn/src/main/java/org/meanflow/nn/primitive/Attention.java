@@ -10,9 +10,9 @@ import org.meanflow.nn.engine.Norm;
 import org.meanflow.nn.engine.Saved;
 import org.meanflow.nn.engine.Tensor;
 
-
 /**
- * Multi-head self-attention, softmax(q kᵀ / √d) v for each head, optionally with normalised q and k.
+ * Multi-head self-attention, softmax(q kᵀ / √d) v for each head, optionally with normalised q and
+ * k.
  *
  * <p>Inputs: qkv {@code [batch, tokens, 3·width]} with columns ordered (q|k|v, head, d), and either
  * none or both of the gains of q and k {@code [d]}. Result: {@code [batch, tokens, width]}.
@@ -39,8 +39,7 @@ public record Attention(int heads, Norm qkNorm) implements Primitive {
     }
     Shapes.check(
         fits,
-        "attention of %d heads needs qkv [batch, tokens, 3*heads*d] and gains [d]"
-            .formatted(heads),
+        "attention of %d heads needs qkv [batch, tokens, 3*heads*d] and gains [d]".formatted(heads),
         inputs);
     return Shapes.withLast(qkv, qkv[2] / 3);
   }
@@ -54,8 +53,7 @@ public record Attention(int heads, Norm qkNorm) implements Primitive {
   public void jvp(Kernels k, Evaluation e, @Nullable Tensor[] dx, Tensor dOut) {
     Tensor[] x = e.x();
     Tensor dQkv = Objects.requireNonNull(dx[0]);
-    k.attentionTangent(
-        heads, qkNorm, x[0], input(x, 1), input(x, 2), e.saved(), dQkv, dOut);
+    k.attentionTangent(heads, qkNorm, x[0], input(x, 1), input(x, 2), e.saved(), dQkv, dOut);
   }
 
   @Override

@@ -8,7 +8,6 @@ import org.meanflow.nn.engine.Kernels;
 import org.meanflow.nn.engine.Saved;
 import org.meanflow.nn.engine.Tensor;
 
-
 /**
  * Looks up one row of a table for each sample.
  *

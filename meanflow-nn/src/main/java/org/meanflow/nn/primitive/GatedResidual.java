@@ -9,7 +9,6 @@ import org.meanflow.nn.engine.Kernels;
 import org.meanflow.nn.engine.Saved;
 import org.meanflow.nn.engine.Tensor;
 
-
 /**
  * Residual connection with a gate for each sample and channel, out = x + gate ⊙ y.
  *

@@ -8,13 +8,12 @@ import org.meanflow.nn.engine.Cotangent;
 import org.meanflow.nn.engine.Kernels;
 import org.meanflow.nn.engine.Tensor;
 
-
 /**
  * Affine map of the last dimension, y = x Wᵀ + b.
  *
- * <p>Inputs: x {@code [batch, ..., in]}, W {@code [out, in...]} (further extents are counted as one,
- * so a convolution whose stride is its size is a linear map of patches), and optionally b {@code
- * [out]}. Result: {@code [batch, ..., out]}.
+ * <p>Inputs: x {@code [batch, ..., in]}, W {@code [out, in...]} (further extents are counted as
+ * one, so a convolution whose stride is its size is a linear map of patches), and optionally b
+ * {@code [out]}. Result: {@code [batch, ..., out]}.
  */
 public record Linear() implements Primitive.Stackable {
   @Override
@@ -24,8 +23,7 @@ public record Linear() implements Primitive.Stackable {
     long in = Tensor.size(w) / w[0];
     boolean fits =
         Shapes.last(x) == in && (inputs.size() < 3 || Tensor.size(inputs.get(2)) == w[0]);
-    Shapes.check(
-        fits, "linear needs x [..., in], weight [out, in] and bias [out]", inputs);
+    Shapes.check(fits, "linear needs x [..., in], weight [out, in] and bias [out]", inputs);
     return Shapes.withLast(x, w[0]);
   }
 

@@ -9,7 +9,6 @@ import org.meanflow.nn.engine.Kernels;
 import org.meanflow.nn.engine.Saved;
 import org.meanflow.nn.engine.Tensor;
 
-
 /** z = x ⊙ y of two activations of the same shape. */
 public record Multiply() implements Primitive {
   @Override

@@ -9,7 +9,6 @@ import org.meanflow.nn.engine.Norm;
 import org.meanflow.nn.engine.Saved;
 import org.meanflow.nn.engine.Tensor;
 
-
 /**
  * Adaptive normalisation, y = norm(x) ⊙ (1 + scale) + shift (Peebles and Xie, arXiv 2212.09748).
  *
@@ -43,14 +42,12 @@ public record NormModulate(Norm norm, int shift, int scale) implements Primitive
 
   @Override
   public void jvp(Kernels k, Evaluation e, @Nullable Tensor[] dx, Tensor dy) {
-    k.normModulateTangent(
-        norm, e.x()[0], e.x()[1], shift, scale, e.saved(), dx[0], dx[1], dy);
+    k.normModulateTangent(norm, e.x()[0], e.x()[1], shift, scale, e.saved(), dx[0], dx[1], dy);
   }
 
   @Override
   public void vjp(Kernels k, Evaluation e, Tensor gy, @Nullable Cotangent[] gx) {
-    k.normModulateBackward(
-        norm, e.x()[0], e.x()[1], shift, scale, e.saved(), gy, gx[0], gx[1]);
+    k.normModulateBackward(norm, e.x()[0], e.x()[1], shift, scale, e.saved(), gy, gx[0], gx[1]);
   }
 
   @Override

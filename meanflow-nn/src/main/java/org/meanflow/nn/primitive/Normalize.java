@@ -10,12 +10,11 @@ import org.meanflow.nn.engine.Norm;
 import org.meanflow.nn.engine.Saved;
 import org.meanflow.nn.engine.Tensor;
 
-
 /**
  * Normalises the last dimension: y = norm(x) ⊙ gain.
  *
- * <p>Inputs: x {@code [batch, ..., width]} and optionally gain {@code [width]}. Result: the shape of
- * x.
+ * <p>Inputs: x {@code [batch, ..., width]} and optionally gain {@code [width]}. Result: the shape
+ * of x.
  *
  * @param norm what is normalised
  */

@@ -9,7 +9,6 @@ import org.meanflow.nn.engine.Kernels;
 import org.meanflow.nn.engine.Saved;
 import org.meanflow.nn.engine.Tensor;
 
-
 /** Softmax over the last dimension, any shape. */
 public record Softmax() implements Primitive {
   @Override

@@ -9,7 +9,6 @@ import org.meanflow.nn.engine.Kernels;
 import org.meanflow.nn.engine.Saved;
 import org.meanflow.nn.engine.Tensor;
 
-
 /**
  * Sinusoidal features of a time, [cos(a f_k), sin(a f_k)] with a = scale·t and f_k = 10000^(−k/n),
  * k = 0…n−1.

@@ -9,7 +9,6 @@ import org.meanflow.nn.engine.Kernels;
 import org.meanflow.nn.engine.PatchOrder;
 import org.meanflow.nn.engine.Tensor;
 
-
 /**
  * Puts patches together to images: the inverse of {@link Patchify}.
  *

@@ -84,11 +84,17 @@ class DiTParityTest {
       dit.assertClose(
           "out.u",
           dit.field()
-              .u(dit.array("in.z"), fixture.values("in.r"), fixture.values("in.t"), dit.labels("in.y")));
+              .u(
+                  dit.array("in.z"),
+                  fixture.values("in.r"),
+                  fixture.values("in.t"),
+                  dit.labels("in.y")));
     }
   }
 
-  /** A tangent over fewer samples gives the same numbers for these samples, and the same gradients. */
+  /**
+   * A tangent over fewer samples gives the same numbers for these samples, and the same gradients.
+   */
   @ParameterizedTest
   @MethodSource("networks")
   void tangentOfTheFirstSamplesOnly(Fixture fixture, String engine, Precision precision) {
@@ -98,20 +104,22 @@ class DiTParityTest {
       double[] r = fixture.values("in.r");
       double[] t = fixture.values("in.t");
       int batch = t.length;
-      INDArray expected = dit.field().derivative(z, r, t, dit.labels("in.y"), Tangent.along(v)).jvp();
+      INDArray expected =
+          dit.field().derivative(z, r, t, dit.labels("in.y"), Tangent.along(v)).jvp();
       for (int m = 0; m < batch; m++) {
         long[] shape = v.shape().clone();
         shape[0] = m;
         INDArray first =
             m == 0
                 ? Nd4j.create(v.dataType(), shape)
-                : Nd4j.pullRows(v.reshape(batch, v.length() / batch), 1, IntStream.range(0, m).toArray())
+                : Nd4j.pullRows(
+                        v.reshape(batch, v.length() / batch), 1, IntStream.range(0, m).toArray())
                     .reshape(shape);
-        Derivative part =
-            dit.field().derivative(z, r, t, dit.labels("in.y"), Tangent.along(first));
+        Derivative part = dit.field().derivative(z, r, t, dit.labels("in.y"), Tangent.along(first));
         dit.assertClose("out.u", part.u());
         assertThat(part.jvp().shape()).isEqualTo(shape);
-        double[] actual = m == 0 ? new double[0] : Nd4j.toFlattened('c', part.jvp()).toDoubleVector();
+        double[] actual =
+            m == 0 ? new double[0] : Nd4j.toFlattened('c', part.jvp()).toDoubleVector();
         double[] all = Nd4j.toFlattened('c', expected).toDoubleVector();
         double scale = Arrays.stream(all).map(Math::abs).max().orElseThrow();
         double rounding = precision == Precision.FP64 ? 1e-12 : 1e-5;
@@ -144,8 +152,7 @@ class DiTParityTest {
               guidedWhenDropped ? DroppedTarget.GUIDED : DroppedTarget.VELOCITY);
       INDArray v = dit.array("in.v");
       dit.assertClose(
-          "out.v_g",
-          guidance.velocity(dit.field(), z, t, v, labels, new boolean[t.length]));
+          "out.v_g", guidance.velocity(dit.field(), z, t, v, labels, new boolean[t.length]));
 
       int[] mask = fixture.integers("in.drop_mask");
       boolean[] dropped = new boolean[mask.length];
@@ -154,8 +161,7 @@ class DiTParityTest {
       }
       assertThat(guidance.effectiveLabels(labels, dropped)).isEqualTo(dit.labels("out.y_input"));
       MeanFlowObjective objective =
-          new MeanFlowObjective(
-              new LinearPath(), TimePairSampler.paper(), guidance, dit.loss());
+          new MeanFlowObjective(new LinearPath(), TimePairSampler.paper(), guidance, dit.loss());
       try (MeanFlowObjective.Result result =
           objective.evaluate(
               dit.field(), dit.array("in.x"), dit.array("in.e"), pairs(fixture), labels, dropped)) {

@@ -40,7 +40,9 @@ import org.nd4j.linalg.factory.Nd4j;
 class PrimitiveTest {
   private static final double STEP = 1e-5;
 
-  /** Truncation h²·|f‴|/6 ≈ 1e-10 and rounding ulp/h ≈ 1e-11, times a factor for third derivatives. */
+  /**
+   * Truncation h²·|f‴|/6 ≈ 1e-10 and rounding ulp/h ≈ 1e-11, times a factor for third derivatives.
+   */
   private static final double DIFFERENCE_TOLERANCE = 1e-7;
 
   /** Rounding in sums of a few hundred products. */
@@ -144,9 +146,7 @@ class PrimitiveTest {
       for (int i = 0; i < c.inputs.length; i++) {
         Input input = c.inputs[i];
         parameters.add(
-            input.parameter
-                ? layout.declare("p" + i, Initializer.zeros(), input.shape)
-                : null);
+            input.parameter ? layout.declare("p" + i, Initializer.zeros(), input.shape) : null);
         values[i] = random(i, input.shape);
         directions[i] = random(100 + i, input.shape);
       }
@@ -278,8 +278,7 @@ class PrimitiveTest {
           actual += dot(gradient, run.directions[i]);
         }
       }
-      assertClose(
-          new double[] {actual}, new double[] {dot(w, difference)}, DIFFERENCE_TOLERANCE);
+      assertClose(new double[] {actual}, new double[] {dot(w, difference)}, DIFFERENCE_TOLERANCE);
     }
   }
 
@@ -316,9 +315,7 @@ class PrimitiveTest {
     try (Run run = new Run(new Case(new Linear(), x(3, 5), p(2, 4)));
         Tape tape = new Tape(run.store, Tape.Mode.EVALUATE)) {
       assertThatThrownBy(
-              () ->
-                  tape.scope(
-                      "head", () -> tape.apply(new Linear(), run.inputs(tape, 0))))
+              () -> tape.scope("head", () -> tape.apply(new Linear(), run.inputs(tape, 0))))
           .isInstanceOf(IllegalArgumentException.class)
           .hasMessageContaining("head")
           .hasMessageContaining("[3, 5]")

@@ -12,11 +12,11 @@ import org.nd4j.linalg.api.ndarray.INDArray;
 import org.nd4j.linalg.factory.Nd4j;
 
 /**
- * The reference engine: every kernel composed of ND4J operations, on whatever ND4J backend is on the
- * class path, in float32 or float64.
+ * The reference engine: every kernel composed of ND4J operations, on whatever ND4J backend is on
+ * the class path, in float32 or float64.
  *
- * <p>Memory of closed tensors is kept by length and used again, since a new array costs more in page
- * faults than most operations on it.
+ * <p>Memory of closed tensors is kept by length and used again, since a new array costs more in
+ * page faults than most operations on it.
  */
 public final class Nd4jEngine implements Engine {
   private final Precision precision;

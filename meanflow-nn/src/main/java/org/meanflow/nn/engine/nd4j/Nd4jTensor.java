@@ -56,8 +56,7 @@ final class Nd4jTensor implements Tensor {
 
   /** The same elements as a column-major matrix. */
   INDArray columnMajor(long rows, long columns) {
-    return Nd4j.create(
-        flat.data(), new long[] {rows, columns}, new long[] {1, rows}, offset, 'f');
+    return Nd4j.create(flat.data(), new long[] {rows, columns}, new long[] {1, rows}, offset, 'f');
   }
 
   @Override
