@@ -104,7 +104,8 @@ public final class NetworkField implements TrainableVelocity {
         return tape.firstNonFinite();
       }
       for (Parameter parameter : parameters.layout().parameters().reversed()) {
-        if (!Double.isFinite(engine.kernels().squaredNorm(parameters.gradient(parameter)))) {
+        if (!Double.isFinite(
+            engine.kernels().optimizer().squaredNorm(parameters.gradient(parameter)))) {
           return parameter.name();
         }
       }

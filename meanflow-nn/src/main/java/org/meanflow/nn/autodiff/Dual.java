@@ -87,7 +87,7 @@ public final class Dual {
     Tensor fresh = tape.allocate(shape());
     cotangent = fresh;
     if (zeroFirst) {
-      tape.engine().kernels().fill(fresh, 0);
+      tape.engine().kernels().elementwise().fill(fresh, 0);
     }
     return new Cotangent(fresh, zeroFirst);
   }

@@ -85,14 +85,14 @@ public final class ParameterStore implements AutoCloseable {
   /** A buffer of this layout filled with zeros, for an optimiser's moments. */
   public Tensor zeroBuffer() {
     Tensor buffer = engine.allocate(layout.length());
-    engine.kernels().fill(buffer, 0);
+    engine.kernels().elementwise().fill(buffer, 0);
     return buffer;
   }
 
   /** A store of the same layout and values, for a moving average. */
   public ParameterStore copy() {
     ParameterStore copy = new ParameterStore(engine, layout);
-    engine.kernels().copy(values, copy.values);
+    engine.kernels().elementwise().copy(values, copy.values);
     return copy;
   }
 

@@ -16,6 +16,7 @@ import org.meanflow.nn.engine.Tensor;
  * also remembers what a backward pass needs. Closing a tape gives back the memory of everything
  * that was computed on it.
  */
+@SuppressWarnings("ReferenceEquality") // resources are compared by identity
 public final class Tape implements AutoCloseable {
 
   /** What a tape is for. */
@@ -123,9 +124,7 @@ public final class Tape implements AutoCloseable {
       }
     }
     if (differentiable) {
-      if (saved != Saved.NOTHING) {
-        owned.add(saved);
-      }
+      owned.add(saved);
       nodes.add(new Node(scope, primitive, inputs.clone(), output, saved));
     } else {
       saved.close();
@@ -196,7 +195,7 @@ public final class Tape implements AutoCloseable {
    */
   public @Nullable String firstNonFinite() {
     for (Node node : nodes) {
-      if (!Double.isFinite(engine.kernels().squaredNorm(node.output.stacked()))) {
+      if (!Double.isFinite(engine.kernels().optimizer().squaredNorm(node.output.stacked()))) {
         return node.name();
       }
     }

@@ -2,6 +2,7 @@ package org.meanflow.nn.dit;
 
 import java.util.Locale;
 import java.util.Map;
+import java.util.Objects;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import org.meanflow.nn.engine.Norm;
@@ -93,7 +94,7 @@ public record DiTConfig(
   public static DiTConfig preset(String name, int channels, int imageSize, int classes) {
     Matcher matcher = PRESET.matcher(name.toUpperCase(Locale.ROOT));
     require(matcher.matches(), "preset must be like B/4, size one of S, B, M, L, XL, got %s", name);
-    int[] size = WIDTH_DEPTH_HEADS.get(matcher.group(1));
+    int[] size = Objects.requireNonNull(WIDTH_DEPTH_HEADS.get(matcher.group(1)));
     return new DiTConfig(
         channels,
         imageSize,
@@ -116,6 +117,7 @@ public record DiTConfig(
     return imageSize / patch;
   }
 
+  @SuppressWarnings("AnnotateFormatMethod") // not worth a dependency
   private static void require(boolean valid, String message, Object... arguments) {
     if (!valid) {
       throw new IllegalArgumentException("model." + message.formatted(arguments));

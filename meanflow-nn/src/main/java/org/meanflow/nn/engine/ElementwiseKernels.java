@@ -1,8 +1,6 @@
 package org.meanflow.nn.engine;
 
-import org.jspecify.annotations.Nullable;
-
-/** Elementwise maps and the broadcasts of a transformer block. */
+/** Elementwise maps, softmax, and sums over the batch. */
 public interface ElementwiseKernels {
 
   /** Sets all elements of {@code x}. */
@@ -51,37 +49,4 @@ public interface ElementwiseKernels {
 
   /** Sum over the batch: y = Σ_b x_b, or y += …, with x {@code [batch, ...]}. */
   void sumOverBatch(Tensor x, Tensor y, boolean add);
-
-  /**
-   * Gated residual: out = x + g ⊙ y with one gate for each channel and sample.
-   *
-   * @param x {@code [batch, tokens, width]}
-   * @param y {@code [batch, tokens, width]}
-   * @param modulation {@code [batch, k·width]}; g is its chunk {@code gate} of {@code width}
-   *     columns
-   * @param gate index of the chunk, 0 ≤ gate &lt; k
-   */
-  void gatedResidual(Tensor x, Tensor y, Tensor modulation, int gate, Tensor out);
-
-  /** ȯut = ẋ + g ⊙ ẏ + ġ ⊙ y. */
-  void gatedResidualTangent(
-      Tensor y,
-      Tensor modulation,
-      int gate,
-      @Nullable Tensor dx,
-      @Nullable Tensor dy,
-      @Nullable Tensor dModulation,
-      Tensor dOut);
-
-  /**
-   * ȳ = g ⊙ ōut, ḡ = Σ_tokens y ⊙ ōut, x̄ = ōut; {@code gModulation} gets only the chunk's columns.
-   */
-  void gatedResidualBackward(
-      Tensor y,
-      Tensor modulation,
-      int gate,
-      Tensor gOut,
-      @Nullable Cotangent gx,
-      @Nullable Cotangent gy,
-      @Nullable Cotangent gModulation);
 }

@@ -12,11 +12,20 @@ package org.meanflow.nn.engine;
  *       overwrite or to add; a {@code null} cotangent is not wanted.
  *   <li>A result never overlaps an argument, unless a kernel's text allows it.
  * </ul>
+ *
+ * @param linear affine maps
+ * @param elementwise elementwise maps
+ * @param norm normalisations
+ * @param modulation shift, scale and gate
+ * @param attention self-attention
+ * @param embedding embeddings of times, labels and patches
+ * @param optimizer passes over all parameters
  */
-public interface Kernels
-    extends LinearKernels,
-        ElementwiseKernels,
-        NormKernels,
-        AttentionKernels,
-        EmbeddingKernels,
-        OptimizerKernels {}
+public record Kernels(
+    LinearKernels linear,
+    ElementwiseKernels elementwise,
+    NormKernels norm,
+    ModulationKernels modulation,
+    AttentionKernels attention,
+    EmbeddingKernels embedding,
+    OptimizerKernels optimizer) {}

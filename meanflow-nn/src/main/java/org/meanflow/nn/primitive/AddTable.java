@@ -28,13 +28,13 @@ public record AddTable() implements Primitive {
 
   @Override
   public Saved forward(Kernels k, Tensor[] x, Tensor y, boolean keep) {
-    k.addTable(x[0], x[1], y);
+    k.elementwise().addTable(x[0], x[1], y);
     return Saved.NOTHING;
   }
 
   @Override
   public void jvp(Kernels k, Evaluation e, @Nullable Tensor[] dx, Tensor dy) {
-    k.copy(Objects.requireNonNull(dx[0]), dy);
+    k.elementwise().copy(Objects.requireNonNull(dx[0]), dy);
   }
 
   @Override
@@ -42,10 +42,10 @@ public record AddTable() implements Primitive {
     Cotangent g = gx[0];
     Cotangent gTable = gx[1];
     if (g != null) {
-      k.scale(1, gy, g.target(), g.add());
+      k.elementwise().scale(1, gy, g.target(), g.add());
     }
     if (gTable != null) {
-      k.sumOverBatch(gy, gTable.target(), gTable.add());
+      k.elementwise().sumOverBatch(gy, gTable.target(), gTable.add());
     }
   }
 }

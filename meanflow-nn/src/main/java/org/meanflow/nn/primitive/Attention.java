@@ -46,31 +46,33 @@ public record Attention(int heads, Norm qkNorm) implements Primitive {
 
   @Override
   public Saved forward(Kernels k, Tensor[] x, Tensor out, boolean keep) {
-    return k.attention(heads, qkNorm, x[0], input(x, 1), input(x, 2), out, keep);
+    return k.attention().attention(heads, qkNorm, x[0], input(x, 1), input(x, 2), out, keep);
   }
 
   @Override
   public void jvp(Kernels k, Evaluation e, @Nullable Tensor[] dx, Tensor dOut) {
     Tensor[] x = e.x();
     Tensor dQkv = Objects.requireNonNull(dx[0]);
-    k.attentionTangent(heads, qkNorm, x[0], input(x, 1), input(x, 2), e.saved(), dQkv, dOut);
+    k.attention()
+        .attentionTangent(heads, qkNorm, x[0], input(x, 1), input(x, 2), e.saved(), dQkv, dOut);
   }
 
   @Override
   public void vjp(Kernels k, Evaluation e, Tensor gOut, @Nullable Cotangent[] gx) {
     Tensor[] x = e.x();
     boolean gains = gx.length > 1;
-    k.attentionBackward(
-        heads,
-        qkNorm,
-        x[0],
-        input(x, 1),
-        input(x, 2),
-        e.saved(),
-        gOut,
-        gx[0],
-        gains ? gx[1] : null,
-        gains ? gx[2] : null);
+    k.attention()
+        .attentionBackward(
+            heads,
+            qkNorm,
+            x[0],
+            input(x, 1),
+            input(x, 2),
+            e.saved(),
+            gOut,
+            gx[0],
+            gains ? gx[1] : null,
+            gains ? gx[2] : null);
   }
 
   private static @Nullable Tensor input(Tensor[] x, int i) {

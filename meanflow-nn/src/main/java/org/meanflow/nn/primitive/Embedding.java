@@ -33,7 +33,7 @@ public record Embedding(int[] indices) implements Primitive {
 
   @Override
   public Saved forward(Kernels k, Tensor[] x, Tensor y, boolean keep) {
-    k.embedding(x[0], indices, y);
+    k.embedding().embedding(x[0], indices, y);
     return Saved.NOTHING;
   }
 
@@ -46,7 +46,7 @@ public record Embedding(int[] indices) implements Primitive {
   public void vjp(Kernels k, Evaluation e, Tensor gy, @Nullable Cotangent[] gx) {
     Cotangent g = gx[0];
     if (g != null) {
-      k.embeddingBackward(indices, gy, g);
+      k.embedding().embeddingBackward(indices, gy, g);
     }
   }
 }

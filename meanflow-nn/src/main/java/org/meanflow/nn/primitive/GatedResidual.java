@@ -36,18 +36,18 @@ public record GatedResidual(int gate) implements Primitive {
 
   @Override
   public Saved forward(Kernels k, Tensor[] x, Tensor out, boolean keep) {
-    k.gatedResidual(x[0], x[1], x[2], gate, out);
+    k.modulation().gatedResidual(x[0], x[1], x[2], gate, out);
     return Saved.NOTHING;
   }
 
   @Override
   public void jvp(Kernels k, Evaluation e, @Nullable Tensor[] dx, Tensor dOut) {
-    k.gatedResidualTangent(e.x()[1], e.x()[2], gate, dx[0], dx[1], dx[2], dOut);
+    k.modulation().gatedResidualTangent(e.x()[1], e.x()[2], gate, dx[0], dx[1], dx[2], dOut);
   }
 
   @Override
   public void vjp(Kernels k, Evaluation e, Tensor gOut, @Nullable Cotangent[] gx) {
-    k.gatedResidualBackward(e.x()[1], e.x()[2], gate, gOut, gx[0], gx[1], gx[2]);
+    k.modulation().gatedResidualBackward(e.x()[1], e.x()[2], gate, gOut, gx[0], gx[1], gx[2]);
   }
 
   @Override

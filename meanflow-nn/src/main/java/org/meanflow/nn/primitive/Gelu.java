@@ -12,11 +12,11 @@ import org.meanflow.nn.engine.Tensor;
 public record Gelu() implements Primitive.Elementwise {
   @Override
   public void forward(Kernels k, Tensor x, Tensor y) {
-    k.gelu(x, y);
+    k.elementwise().gelu(x, y);
   }
 
   @Override
   public void slope(Kernels k, Tensor x, Tensor d, Tensor y, boolean add) {
-    k.geluSlope(x, d, y, add);
+    k.elementwise().geluSlope(x, d, y, add);
   }
 }

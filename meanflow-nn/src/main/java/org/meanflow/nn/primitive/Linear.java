@@ -30,25 +30,26 @@ public record Linear() implements Primitive.Stackable {
   @Override
   public void forwardStacked(Kernels k, Tensor[] x, long batch, Tensor y) {
     long rowsPerSample = x[0].size() / x[0].dim(0) / x[0].dim(-1);
-    k.linear(x[0], weight(x), x.length > 2 ? x[2] : null, batch * rowsPerSample, y);
+    k.linear().linear(x[0], weight(x), x.length > 2 ? x[2] : null, batch * rowsPerSample, y);
   }
 
   @Override
   public void jvp(Kernels k, Evaluation e, @Nullable Tensor[] dx, Tensor dy) {
-    k.linear(Objects.requireNonNull(dx[0]), weight(e.x()), null, 0, dy);
+    k.linear().linear(Objects.requireNonNull(dx[0]), weight(e.x()), null, 0, dy);
   }
 
   @Override
   public void vjp(Kernels k, Evaluation e, Tensor gy, @Nullable Cotangent[] gx) {
     Tensor w = weight(e.x());
     Cotangent gw = gx[1];
-    k.linearBackward(
-        e.x()[0],
-        w,
-        gy,
-        gx[0],
-        gw == null ? null : new Cotangent(gw.target().reshape(w.shape()), gw.add()),
-        gx.length > 2 ? gx[2] : null);
+    k.linear()
+        .linearBackward(
+            e.x()[0],
+            w,
+            gy,
+            gx[0],
+            gw == null ? null : new Cotangent(gw.target().reshape(w.shape()), gw.add()),
+            gx.length > 2 ? gx[2] : null);
   }
 
   private static Tensor weight(Tensor[] x) {

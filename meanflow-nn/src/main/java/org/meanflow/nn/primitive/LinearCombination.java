@@ -36,7 +36,7 @@ public record LinearCombination(double alpha, double beta) implements Primitive 
 
   @Override
   public Saved forward(Kernels k, Tensor[] x, Tensor y, boolean keep) {
-    k.combine(alpha, x[0], beta, x[1], y);
+    k.elementwise().combine(alpha, x[0], beta, x[1], y);
     return Saved.NOTHING;
   }
 
@@ -45,11 +45,11 @@ public record LinearCombination(double alpha, double beta) implements Primitive 
     Tensor first = dx[0];
     Tensor second = dx[1];
     if (first != null && second != null) {
-      k.combine(alpha, first, beta, second, dy);
+      k.elementwise().combine(alpha, first, beta, second, dy);
     } else if (first != null) {
-      k.scale(alpha, first, dy, false);
+      k.elementwise().scale(alpha, first, dy, false);
     } else if (second != null) {
-      k.scale(beta, second, dy, false);
+      k.elementwise().scale(beta, second, dy, false);
     }
   }
 
@@ -59,7 +59,7 @@ public record LinearCombination(double alpha, double beta) implements Primitive 
     for (int i = 0; i < factors.length; i++) {
       Cotangent g = gx[i];
       if (g != null) {
-        k.scale(factors[i], gy, g.target(), g.add());
+        k.elementwise().scale(factors[i], gy, g.target(), g.add());
       }
     }
   }

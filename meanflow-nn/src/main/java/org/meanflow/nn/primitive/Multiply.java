@@ -20,7 +20,7 @@ public record Multiply() implements Primitive {
 
   @Override
   public Saved forward(Kernels k, Tensor[] x, Tensor y, boolean keep) {
-    k.multiply(x[0], x[1], y, false);
+    k.elementwise().multiply(x[0], x[1], y, false);
     return Saved.NOTHING;
   }
 
@@ -30,7 +30,7 @@ public record Multiply() implements Primitive {
     for (int i = 0; i < 2; i++) {
       Tensor d = dx[i];
       if (d != null) {
-        k.multiply(d, e.x()[1 - i], dy, started);
+        k.elementwise().multiply(d, e.x()[1 - i], dy, started);
         started = true;
       }
     }
@@ -41,7 +41,7 @@ public record Multiply() implements Primitive {
     for (int i = 0; i < 2; i++) {
       Cotangent g = gx[i];
       if (g != null) {
-        k.multiply(gy, e.x()[1 - i], g.target(), g.add());
+        k.elementwise().multiply(gy, e.x()[1 - i], g.target(), g.add());
       }
     }
   }

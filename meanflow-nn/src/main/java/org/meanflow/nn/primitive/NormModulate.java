@@ -37,17 +37,19 @@ public record NormModulate(Norm norm, int shift, int scale) implements Primitive
 
   @Override
   public Saved forward(Kernels k, Tensor[] x, Tensor y, boolean keep) {
-    return k.normModulate(norm, x[0], x[1], shift, scale, y, keep);
+    return k.modulation().normModulate(norm, x[0], x[1], shift, scale, y, keep);
   }
 
   @Override
   public void jvp(Kernels k, Evaluation e, @Nullable Tensor[] dx, Tensor dy) {
-    k.normModulateTangent(norm, e.x()[0], e.x()[1], shift, scale, e.saved(), dx[0], dx[1], dy);
+    k.modulation()
+        .normModulateTangent(norm, e.x()[0], e.x()[1], shift, scale, e.saved(), dx[0], dx[1], dy);
   }
 
   @Override
   public void vjp(Kernels k, Evaluation e, Tensor gy, @Nullable Cotangent[] gx) {
-    k.normModulateBackward(norm, e.x()[0], e.x()[1], shift, scale, e.saved(), gy, gx[0], gx[1]);
+    k.modulation()
+        .normModulateBackward(norm, e.x()[0], e.x()[1], shift, scale, e.saved(), gy, gx[0], gx[1]);
   }
 
   @Override

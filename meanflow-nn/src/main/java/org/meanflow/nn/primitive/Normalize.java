@@ -31,18 +31,18 @@ public record Normalize(Norm norm) implements Primitive {
 
   @Override
   public Saved forward(Kernels k, Tensor[] x, Tensor y, boolean keep) {
-    return k.norm(norm, x[0], gain(x), y, keep);
+    return k.norm().norm(norm, x[0], gain(x), y, keep);
   }
 
   @Override
   public void jvp(Kernels k, Evaluation e, @Nullable Tensor[] dx, Tensor dy) {
-    k.normTangent(norm, e.x()[0], gain(e.x()), e.saved(), Objects.requireNonNull(dx[0]), dy);
+    k.norm().normTangent(norm, e.x()[0], gain(e.x()), e.saved(), Objects.requireNonNull(dx[0]), dy);
   }
 
   @Override
   public void vjp(Kernels k, Evaluation e, Tensor gy, @Nullable Cotangent[] gx) {
     Cotangent gGain = gx.length > 1 ? gx[1] : null;
-    k.normBackward(norm, e.x()[0], gain(e.x()), e.saved(), gy, gx[0], gGain);
+    k.norm().normBackward(norm, e.x()[0], gain(e.x()), e.saved(), gy, gx[0], gGain);
   }
 
   private static @Nullable Tensor gain(Tensor[] x) {

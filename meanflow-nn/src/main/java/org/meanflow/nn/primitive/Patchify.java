@@ -31,19 +31,19 @@ public record Patchify(PatchOrder order, int patch) implements Primitive.Stackab
 
   @Override
   public void forwardStacked(Kernels k, Tensor[] x, long batch, Tensor y) {
-    k.patchify(order, patch, x[0], y, false);
+    k.embedding().patchify(order, patch, x[0], y, false);
   }
 
   @Override
   public void jvp(Kernels k, Evaluation e, @Nullable Tensor[] dx, Tensor dy) {
-    k.patchify(order, patch, Objects.requireNonNull(dx[0]), dy, false);
+    k.embedding().patchify(order, patch, Objects.requireNonNull(dx[0]), dy, false);
   }
 
   @Override
   public void vjp(Kernels k, Evaluation e, Tensor gy, @Nullable Cotangent[] gx) {
     Cotangent g = gx[0];
     if (g != null) {
-      k.unpatchify(order, patch, gy, g.target(), g.add());
+      k.embedding().unpatchify(order, patch, gy, g.target(), g.add());
     }
   }
 }

@@ -8,11 +8,11 @@ import org.meanflow.nn.engine.Tensor;
 public record Silu() implements Primitive.Elementwise {
   @Override
   public void forward(Kernels k, Tensor x, Tensor y) {
-    k.silu(x, y);
+    k.elementwise().silu(x, y);
   }
 
   @Override
   public void slope(Kernels k, Tensor x, Tensor d, Tensor y, boolean add) {
-    k.siluSlope(x, d, y, add);
+    k.elementwise().siluSlope(x, d, y, add);
   }
 }

@@ -18,20 +18,20 @@ public record Softmax() implements Primitive {
 
   @Override
   public Saved forward(Kernels k, Tensor[] x, Tensor y, boolean keep) {
-    k.softmax(x[0], y);
+    k.elementwise().softmax(x[0], y);
     return Saved.NOTHING;
   }
 
   @Override
   public void jvp(Kernels k, Evaluation e, @Nullable Tensor[] dx, Tensor dy) {
-    k.softmaxSlope(e.y(), Objects.requireNonNull(dx[0]), dy, false);
+    k.elementwise().softmaxSlope(e.y(), Objects.requireNonNull(dx[0]), dy, false);
   }
 
   @Override
   public void vjp(Kernels k, Evaluation e, Tensor gy, @Nullable Cotangent[] gx) {
     Cotangent g = gx[0];
     if (g != null) {
-      k.softmaxSlope(e.y(), gy, g.target(), g.add());
+      k.elementwise().softmaxSlope(e.y(), gy, g.target(), g.add());
     }
   }
 }

@@ -38,20 +38,20 @@ public record TimeFeatures(double scale, int count) implements Primitive {
 
   @Override
   public Saved forward(Kernels k, Tensor[] x, Tensor y, boolean keep) {
-    k.timeFeatures(scale, x[0], y);
+    k.embedding().timeFeatures(scale, x[0], y);
     return Saved.NOTHING;
   }
 
   @Override
   public void jvp(Kernels k, Evaluation e, @Nullable Tensor[] dx, Tensor dy) {
-    k.timeFeaturesTangent(scale, e.x()[0], Objects.requireNonNull(dx[0]), dy);
+    k.embedding().timeFeaturesTangent(scale, e.x()[0], Objects.requireNonNull(dx[0]), dy);
   }
 
   @Override
   public void vjp(Kernels k, Evaluation e, Tensor gy, @Nullable Cotangent[] gx) {
     Cotangent g = gx[0];
     if (g != null) {
-      k.timeFeaturesBackward(scale, e.x()[0], gy, g);
+      k.embedding().timeFeaturesBackward(scale, e.x()[0], gy, g);
     }
   }
 }

@@ -36,19 +36,19 @@ public record Unpatchify(PatchOrder order, int patch, int channels, int height, 
 
   @Override
   public void forwardStacked(Kernels k, Tensor[] x, long batch, Tensor y) {
-    k.unpatchify(order, patch, x[0], y, false);
+    k.embedding().unpatchify(order, patch, x[0], y, false);
   }
 
   @Override
   public void jvp(Kernels k, Evaluation e, @Nullable Tensor[] dx, Tensor dy) {
-    k.unpatchify(order, patch, Objects.requireNonNull(dx[0]), dy, false);
+    k.embedding().unpatchify(order, patch, Objects.requireNonNull(dx[0]), dy, false);
   }
 
   @Override
   public void vjp(Kernels k, Evaluation e, Tensor gy, @Nullable Cotangent[] gx) {
     Cotangent g = gx[0];
     if (g != null) {
-      k.patchify(order, patch, gy, g.target(), g.add());
+      k.embedding().patchify(order, patch, gy, g.target(), g.add());
     }
   }
 }

@@ -123,6 +123,6 @@ public enum Dtype {
     if (Float.isNaN(value)) {
       return (short) (bits >>> 16 | 0x40); // stays NaN although the lower half is cut off
     }
-    return (short) (bits + 0x7FFF + (bits >>> 16 & 1) >>> 16);
+    return (short) ((bits + 0x7FFF + (bits >>> 16 & 1)) >>> 16);
   }
 }

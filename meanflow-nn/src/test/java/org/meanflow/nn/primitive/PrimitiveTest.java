@@ -192,7 +192,10 @@ class PrimitiveTest {
       engine.write(value, stacked.rows(0, batch));
       if (tangentRows > 0) {
         try (Tensor all = engine.copyOf(directions[i])) {
-          engine.kernels().copy(all.rows(0, tangentRows), stacked.rows(batch, shape[0]));
+          engine
+              .kernels()
+              .elementwise()
+              .copy(all.rows(0, tangentRows), stacked.rows(batch, shape[0]));
         }
       }
       return tape.input(stacked, batch, true);
@@ -294,7 +297,7 @@ class PrimitiveTest {
 
   /** All cotangents when the primitive is applied {@code times} times to the same inputs. */
   private static double[] gradients(Run run, int times) {
-    run.engine.kernels().fill(run.store.gradients(), 0);
+    run.engine.kernels().elementwise().fill(run.store.gradients(), 0);
     try (Tape tape = new Tape(run.store, Tape.Mode.RECORD)) {
       Dual[] inputs = run.inputs(tape, 0);
       Dual y = tape.apply(run.c.primitive, inputs);

@@ -20,13 +20,25 @@ import org.nd4j.linalg.factory.Nd4j;
  */
 public final class Nd4jEngine implements Engine {
   private final Precision precision;
-  private final Nd4jKernels kernels = new Nd4jKernels(this);
+  private final Kernels kernels;
   private final Map<Long, Deque<INDArray>> free = new HashMap<>();
   private long elementsHeld;
 
   /** An engine of the given arithmetic. */
   public Nd4jEngine(Precision precision) {
     this.precision = precision;
+    Nd4jOps ops = new Nd4jOps(this);
+    Nd4jElementwise elementwise = new Nd4jElementwise(this, ops);
+    Nd4jNorm norm = new Nd4jNorm(this, ops);
+    this.kernels =
+        new Kernels(
+            new Nd4jLinear(ops),
+            elementwise,
+            norm,
+            new Nd4jModulation(this, ops, norm),
+            new Nd4jAttention(this, ops, norm, elementwise),
+            new Nd4jEmbedding(this, ops),
+            new Nd4jOptimizer(this, elementwise));
   }
 
   @Override
