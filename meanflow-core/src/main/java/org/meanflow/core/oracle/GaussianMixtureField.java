@@ -24,7 +24,7 @@ public final class GaussianMixtureField extends ElementwiseField {
    * Runge–Kutta steps unless told otherwise: for components no narrower than 0.25 and means within
    * ±2, the error of u and the residual of the identity stay below 1e-8.
    */
-  public static final int DEFAULT_STEPS = 256;
+  public static final int DEFAULT_STEPS = 512;
 
   private final double[] logWeight;
   private final double[] mean;
