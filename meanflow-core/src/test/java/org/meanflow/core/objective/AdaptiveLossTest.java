@@ -111,6 +111,16 @@ class AdaptiveLossTest {
     assertClose(values(loss.cotangent()), new double[] {2, -1}, 0);
   }
 
+  @ParameterizedTest
+  @CsvSource({"1, 5", "1, 1", "5, 1"})
+  void acceptsBatchesAndSamplesOfOne(int batch, int elements) {
+    INDArray u = noise(DataType.FLOAT, 0, batch, elements);
+    Loss loss = new AdaptiveLoss(0, 1, Reduction.MEAN).of(u, u.sub(2));
+    assertClose(loss.value(), 4, 1e-5);
+    assertThat(loss.cotangent().shape()).containsExactly(batch, elements);
+    assertClose(loss.cotangent(), u.mul(0).add(4.0 / (batch * elements)), 1e-5);
+  }
+
   @Test
   void notANumberIsNotHidden() {
     INDArray u = Nd4j.createFromArray(new double[][] {{1, Double.NaN}, {1, 2}});

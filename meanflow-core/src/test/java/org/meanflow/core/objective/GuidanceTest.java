@@ -167,6 +167,10 @@ class GuidanceTest {
     assertThat(field.labels.getFirst()).isNull();
     INDArray unconditional = new RecordingField().v(z, T, null);
     assertClose(guided, v.mul(0.75).add(unconditional.mul(0.25)), 1e-14);
+
+    Guidance cancelling = new Guidance(1, 0.5, 0, 1, 0, DroppedTarget.VELOCITY);
+    assertThat(cancelling.velocity(field, z, T, v, null, NONE_DROPPED)).isSameAs(v);
+    assertThat(field.points).hasSize(1);
   }
 
   @Test
@@ -181,6 +185,28 @@ class GuidanceTest {
     assertClose(values(z), zBefore, 0);
     assertClose(values(v), vBefore, 0);
     assertThat(LABELS).containsExactly(0, 1, 2, 3, 0, 1);
+  }
+
+  @Test
+  void acceptsViewsAndColumnMajorArrays() {
+    Guidance guidance = new Guidance(0.75, 0.625, 0.25, 0.75, 0, DroppedTarget.VELOCITY);
+    INDArray view = noise(DataType.DOUBLE, 0, 3, 2, 6).permute(2, 1, 0);
+    INDArray columnMajor = v.dup('f');
+    assertClose(
+        guidance.velocity(new RecordingField(), view, T, columnMajor, LABELS, DROPPED),
+        guidance.velocity(new RecordingField(), view.dup('c'), T, v, LABELS, DROPPED),
+        0);
+  }
+
+  @Test
+  void aBatchOfOneIsGuided() {
+    Guidance guidance = new Guidance(2, 0.25, 0, 1, 0, DroppedTarget.VELOCITY);
+    INDArray point = Nd4j.createFromArray(new double[][] {{3}});
+    INDArray guided =
+        guidance.velocity(
+            new RecordingField(), point, new double[] {0.5}, point, new int[] {1}, new boolean[1]);
+    // 2·3 + (1 − 2 − 0.25)·(2·3 + 0.5) + 0.25·(4·3 + 0.5)
+    assertClose(values(guided), new double[] {6 - 1.25 * 6.5 + 0.25 * 12.5}, 0);
   }
 
   @Test
