@@ -138,8 +138,9 @@ public record Guidance(
     if (labels != null) {
       Rows.requireOneEach("labels", labels.length, z);
     }
+    boolean weightless = labels == null && omega == 1; // κ and −κ then weigh the same field
     int[] rows =
-        active()
+        active() && !weightless
             ? IntStream.range(0, t.length).filter(i -> guides(t[i], dropped[i])).toArray()
             : new int[0];
     if (rows.length == 0) {

@@ -19,7 +19,7 @@ final class Rows {
     if (count == batch.size(0)) {
       return batch;
     }
-    long[] shape = batch.shape();
+    long[] shape = batch.shape().clone(); // shape() is the live array
     shape[0] = count;
     return count == 0
         ? Nd4j.create(batch.dataType(), shape)
@@ -31,7 +31,7 @@ final class Rows {
     if (rows.length == batch.size(0)) {
       return batch;
     }
-    long[] shape = batch.shape();
+    long[] shape = batch.shape().clone(); // shape() is the live array
     shape[0] = rows.length;
     return Nd4j.pullRows(matrix(batch), 1, rows, 'c').reshape(shape);
   }

@@ -33,7 +33,7 @@ abstract class ElementwiseField implements DifferentiableVelocity {
   @Override
   public Derivative derivative(
       INDArray z, double[] r, double[] t, int @Nullable [] labels, Tangent tangent) {
-    long[] shape = z.shape();
+    long[] shape = z.shape().clone(); // shape() is the live array
     shape[0] = tangent.rows();
     if (tangent.rows() > z.size(0) || !Arrays.equals(tangent.z().shape(), shape)) {
       throw new IllegalArgumentException(
@@ -65,7 +65,7 @@ abstract class ElementwiseField implements DifferentiableVelocity {
         jvp[i] = result.tangent();
       }
     }
-    long[] jvpShape = z.shape();
+    long[] jvpShape = z.shape().clone(); // shape() is the live array
     jvpShape[0] = dz.length / coordinates;
     return new Derivative(array(u, z.dataType(), z.shape()), array(jvp, z.dataType(), jvpShape));
   }

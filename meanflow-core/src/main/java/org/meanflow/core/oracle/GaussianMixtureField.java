@@ -21,10 +21,10 @@ package org.meanflow.core.oracle;
 public final class GaussianMixtureField extends ElementwiseField {
 
   /**
-   * Runge–Kutta steps unless told otherwise: for components no narrower than 0.25 and means within
-   * ±2, the error of u and the residual of the identity stay below 1e-8.
+   * Runge–Kutta steps unless told otherwise. With components no narrower than 0.25 and means within
+   * ±2, the residual of the identity at 8000 random points is at most 6e-9 (256 steps: 9e-8).
    */
-  public static final int DEFAULT_STEPS = 256;
+  public static final int DEFAULT_STEPS = 512;
 
   private final double[] logWeight;
   private final double[] mean;
