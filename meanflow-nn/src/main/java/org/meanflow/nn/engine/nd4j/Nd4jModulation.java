@@ -67,7 +67,7 @@ final class Nd4jModulation implements ModulationKernels {
       @Nullable Tensor dy,
       @Nullable Tensor dModulation,
       Tensor dOut) {
-    Nd4jOps.Sum sum = ops.sum(dOut);
+    Nd4jOps.Sum sum = ops.new Sum(dOut);
     if (dx != null) {
       sum.add(term -> term.assign(array(dx)));
     }
@@ -130,7 +130,7 @@ final class Nd4jModulation implements ModulationKernels {
       Tensor dy) {
     long width = x.dim(-1);
     Nd4jNorm.Normalised normalised = ((Nd4jNorm.Normalised) saved).rows(dy.size() / width);
-    Nd4jOps.Sum sum = ops.sum(dy);
+    Nd4jOps.Sum sum = ops.new Sum(dy);
     if (dx != null) {
       try (Tensor dHat = engine.allocate(dx.shape())) {
         norms.normaliseSlope(norm, normalised, dx.matrix(width), array(dHat.matrix(width)));
