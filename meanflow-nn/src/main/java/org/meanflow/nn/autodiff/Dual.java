@@ -28,7 +28,7 @@ public final class Dual {
     this.differentiable = differentiable;
   }
 
-  /** A parameter, and where its gradient is accumulated. */
+  /** A parameter, and where its gradient is accumulated; a constant has no gradient. */
   Dual(Tensor value, @Nullable Tensor gradient) {
     this.stacked = value;
     this.value = value;

@@ -17,6 +17,7 @@ public final class ParameterLayout {
   private static final int ALIGNMENT = 16;
 
   private final Map<String, Parameter> parameters = new LinkedHashMap<>();
+  private final List<Constant> constants = new ArrayList<>();
   private long length;
 
   /**
@@ -31,6 +32,18 @@ public final class ParameterLayout {
     }
     length += Math.ceilDiv(Tensor.size(shape), ALIGNMENT) * ALIGNMENT;
     return parameter;
+  }
+
+  /** Adds fixed numbers, row-major. */
+  public Constant declareConstant(double[] values, long... shape) {
+    Constant constant = new Constant(values, shape);
+    constants.add(constant);
+    return constant;
+  }
+
+  /** All constants, in the order of their declaration. */
+  public List<Constant> constants() {
+    return Collections.unmodifiableList(constants);
   }
 
   /** All parameters, in the order of their declaration. */

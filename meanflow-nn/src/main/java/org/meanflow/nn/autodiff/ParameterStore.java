@@ -1,8 +1,10 @@
 package org.meanflow.nn.autodiff;
 
+import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.core.random.Purpose;
 import org.meanflow.core.random.RandomStream;
@@ -21,6 +23,7 @@ public final class ParameterStore implements AutoCloseable {
   private final ParameterLayout layout;
   private final Tensor values;
   private final Map<String, Tensor> valueViews;
+  private final Map<Constant, Tensor> constants = new HashMap<>();
   private @Nullable Tensor gradients;
   private @Nullable Map<String, Tensor> gradientViews;
 
@@ -30,6 +33,11 @@ public final class ParameterStore implements AutoCloseable {
     this.layout = layout;
     this.values = zeroBuffer();
     this.valueViews = views(values);
+    for (Constant constant : layout.constants()) {
+      constants.put(
+          constant,
+          engine.copyOf(Nd4j.createFromArray(constant.values()).reshape(constant.shape())));
+    }
   }
 
   /** A store with the initial values that the layers asked for, a function of {@code seed}. */
@@ -79,7 +87,12 @@ public final class ParameterStore implements AutoCloseable {
   /** The gradient of a parameter, as a view. */
   public Tensor gradient(Parameter parameter) {
     gradients();
-    return view(java.util.Objects.requireNonNull(gradientViews), parameter);
+    return view(Objects.requireNonNull(gradientViews), parameter);
+  }
+
+  /** Fixed numbers of the network. */
+  Tensor constant(Constant constant) {
+    return Objects.requireNonNull(constants.get(constant), "constant of another network");
   }
 
   /** A buffer of this layout filled with zeros, for an optimiser's moments. */
@@ -109,6 +122,7 @@ public final class ParameterStore implements AutoCloseable {
   @Override
   public void close() {
     values.close();
+    constants.values().forEach(Tensor::close);
     if (gradients != null) {
       gradients.close();
     }

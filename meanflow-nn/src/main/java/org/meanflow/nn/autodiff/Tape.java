@@ -62,9 +62,9 @@ public final class Tape implements AutoCloseable {
     return tensor;
   }
 
-  /** An input without tangent into which no gradient flows; the tape does not own it. */
-  public Dual constant(Tensor value) {
-    return new Dual(value, value.dim(0), false);
+  /** Fixed numbers of the network, such as a positional table. */
+  public Dual constant(Constant constant) {
+    return new Dual(parameters.constant(constant), null);
   }
 
   /**

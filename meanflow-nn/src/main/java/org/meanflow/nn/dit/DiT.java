@@ -1,16 +1,18 @@
 package org.meanflow.nn.dit;
 
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
+import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.VelocityNetwork;
+import org.meanflow.nn.autodiff.Constant;
 import org.meanflow.nn.autodiff.Dual;
 import org.meanflow.nn.autodiff.Initializer;
 import org.meanflow.nn.autodiff.Parameter;
 import org.meanflow.nn.autodiff.ParameterLayout;
 import org.meanflow.nn.autodiff.Tape;
 import org.meanflow.nn.engine.PatchOrder;
-import org.meanflow.nn.engine.Tensor;
 import org.meanflow.nn.layer.LabelEmbedder;
 import org.meanflow.nn.layer.LinearLayer;
 import org.meanflow.nn.layer.PositionTable;
@@ -19,7 +21,6 @@ import org.meanflow.nn.primitive.AddTable;
 import org.meanflow.nn.primitive.LinearCombination;
 import org.meanflow.nn.primitive.Patchify;
 import org.meanflow.nn.primitive.Silu;
-import org.nd4j.linalg.factory.Nd4j;
 
 /**
  * The diffusion transformer u_θ(z, r, t | c) on images {@code [batch, channels, size, size]}:
@@ -37,7 +38,7 @@ public final class DiT implements VelocityNetwork {
   private final List<TimeInput> timeInputs = new ArrayList<>();
   private final @Nullable LabelEmbedder labelEmbedder;
   private final @Nullable Parameter learnedPositions;
-  private final double[] fixedPositions;
+  private final @Nullable Constant fixedPositions;
   private final List<DiTBlock> blocks = new ArrayList<>();
   private final FinalLayer finalLayer;
 
@@ -84,7 +85,10 @@ public final class DiT implements VelocityNetwork {
         config.positions() == PositionTable.LEARNED
             ? layout.declare("pos_embed", (shape, random) -> sinusoids, 1, tokens, width)
             : null;
-    fixedPositions = roundToFloat(sinusoids);
+    fixedPositions =
+        learnedPositions == null
+            ? layout.declareConstant(roundToFloat(sinusoids), 1, tokens, width)
+            : null;
     for (int i = 0; i < config.depth(); i++) {
       blocks.add(new DiTBlock(layout, "blocks." + i, config));
     }
@@ -120,12 +124,9 @@ public final class DiT implements VelocityNetwork {
   }
 
   private Dual positions(Tape tape) {
-    if (learnedPositions != null) {
-      return tape.parameter(learnedPositions);
-    }
-    Tensor table = tape.allocate(1, (long) config.grid() * config.grid(), config.width());
-    tape.engine().write(Nd4j.createFromArray(fixedPositions), table);
-    return tape.constant(table);
+    return learnedPositions != null
+        ? tape.parameter(learnedPositions)
+        : tape.constant(Objects.requireNonNull(fixedPositions));
   }
 
   private Dual condition(Tape tape, Dual r, Dual t, int @Nullable [] labels) {
@@ -142,7 +143,7 @@ public final class DiT implements VelocityNetwork {
     if (labelEmbedder != null) {
       sum = plus(tape, sum, labelEmbedder.forward(tape, labels, t.shape()[0]));
     }
-    return java.util.Objects.requireNonNull(sum);
+    return Objects.requireNonNull(sum);
   }
 
   private static Dual plus(Tape tape, @Nullable Dual sum, Dual term) {
@@ -169,7 +170,7 @@ public final class DiT implements VelocityNetwork {
                   config.channels(),
                   config.imageSize(),
                   config.imageSize(),
-                  java.util.Arrays.toString(shape)));
+                  Arrays.toString(shape)));
     }
     if (labelEmbedder == null && labels != null) {
       throw new IllegalArgumentException("labels must be null for a network without classes");
@@ -177,6 +178,6 @@ public final class DiT implements VelocityNetwork {
   }
 
   private static double[] roundToFloat(double[] values) {
-    return java.util.Arrays.stream(values).map(value -> (float) value).toArray();
+    return Arrays.stream(values).map(value -> (float) value).toArray();
   }
 }
