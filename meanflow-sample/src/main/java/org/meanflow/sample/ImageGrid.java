@@ -8,7 +8,7 @@ import java.util.Arrays;
 import javax.imageio.ImageIO;
 import javax.imageio.stream.MemoryCacheImageOutputStream;
 import org.meanflow.nn.weights.AtomicFile;
-import org.nd4j.linalg.api.buffer.DataType;
+import org.nd4j.linalg.api.buffer.DataBuffer;
 import org.nd4j.linalg.api.ndarray.INDArray;
 
 /**
@@ -74,21 +74,25 @@ public record ImageGrid(int columns, int gap, int scale) {
     }
     byte[] pixels = new byte[(int) (gridWidth * gridHeight * channels)];
     Arrays.fill(pixels, WHITE);
+    DataBuffer values = images.dup('c').data(); // a view's own buffer holds more than the view
     for (int i = 0; i < count; i++) {
-      float[] image = images.slice(i).castTo(DataType.FLOAT).dup('c').data().asFloat();
       long top = (long) (i / across) * (height * scale + gap);
       long left = (long) (i % across) * (width * scale + gap);
-      for (int y = 0; y < height * scale; y++) {
-        int row = (int) (((top + y) * gridWidth + left) * channels);
-        for (int x = 0; x < width * scale; x++) {
-          for (int c = 0; c < channels; c++) {
-            float value = image[(c * height + y / scale) * width + x / scale];
-            if (!Float.isFinite(value)) {
+      for (int c = 0; c < channels; c++) {
+        for (int y = 0; y < height; y++) {
+          for (int x = 0; x < width; x++) {
+            double value = values.getDouble((((long) i * channels + c) * height + y) * width + x);
+            if (!Double.isFinite(value)) {
               throw new IllegalArgumentException(
                   "images must be finite, got %s in image %d, channel %d, row %d, column %d"
-                      .formatted(value, i, c, y / scale, x / scale));
+                      .formatted(value, i, c, y, x));
             }
-            pixels[row + x * channels + c] = level(value);
+            for (int dy = 0; dy < scale; dy++) {
+              long row = (top + y * scale + dy) * gridWidth + left + x * scale;
+              for (int dx = 0; dx < scale; dx++) {
+                pixels[(int) ((row + dx) * channels + c)] = level(value);
+              }
+            }
           }
         }
       }
@@ -125,8 +129,8 @@ public record ImageGrid(int columns, int gap, int scale) {
   }
 
   /** −1 ↦ 0 and 1 ↦ 255, to the nearest level. */
-  private static byte level(float value) {
-    return (byte) Math.round((Math.clamp(value, -1f, 1f) + 1) * 127.5f);
+  private static byte level(double value) {
+    return (byte) Math.round((Math.clamp(value, -1, 1) + 1) * 127.5);
   }
 
   private static void requireImages(INDArray images) {

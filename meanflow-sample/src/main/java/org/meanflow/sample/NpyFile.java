@@ -17,13 +17,14 @@ import org.nd4j.linalg.api.ndarray.INDArray;
  * Arrays in NumPy's format, version 1.0: little endian, row-major.
  *
  * <p>ND4J's own writer copies the buffer as it lies, so that views and arrays of another order come
- * out scrambled (1.0.0-M2.1); this one writes what the array says, slice by slice.
+ * out scrambled (1.0.0-M2.1); this one writes the elements in the array's order.
  *
  * @see <a href="https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html">The
  *     format</a>
  */
 public final class NpyFile {
   private static final int ALIGNMENT = 64;
+  private static final int CHUNK = 1 << 17;
   private static final byte[] MAGIC = {(byte) 0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0};
 
   private NpyFile() {}
@@ -52,12 +53,12 @@ public final class NpyFile {
         channel -> {
           OutputStream out = Channels.newOutputStream(channel);
           out.write(header(type, array.shape()));
-          if (array.rank() < 2) {
-            out.write(bytes(array));
-          } else {
-            for (long i = 0; i < array.size(0); i++) {
-              out.write(bytes(array.slice(i)));
-            }
+          if (array.isEmpty()) {
+            return;
+          }
+          DataBuffer data = array.dup('c').data(); // a view's own buffer holds more than the view
+          for (long first = 0; first < array.length(); first += CHUNK) {
+            out.write(bytes(data, first, (int) Math.min(CHUNK, array.length() - first)));
           }
         });
   }
@@ -79,19 +80,16 @@ public final class NpyFile {
     return header.put((byte) '\n').array();
   }
 
-  private static byte[] bytes(INDArray array) {
-    if (array.isEmpty()) {
-      return new byte[0];
-    }
-    DataBuffer data = array.dup('c').data(); // a view's own buffer holds more than the view
-    int elementBytes = array.dataType().width();
-    ByteBuffer bytes = ByteBuffer.allocate(Math.toIntExact(array.length() * elementBytes));
+  private static byte[] bytes(DataBuffer data, long first, int count) {
+    ByteBuffer bytes = ByteBuffer.allocate(count * data.dataType().width());
     bytes.order(ByteOrder.LITTLE_ENDIAN);
-    switch (array.dataType()) {
-      case FLOAT -> bytes.asFloatBuffer().put(data.asFloat());
-      case DOUBLE -> bytes.asDoubleBuffer().put(data.asDouble());
-      case INT -> bytes.asIntBuffer().put(data.asInt());
-      default -> bytes.asLongBuffer().put(data.asLong());
+    for (long i = first; i < first + count; i++) {
+      switch (data.dataType()) {
+        case FLOAT -> bytes.putFloat(data.getFloat(i));
+        case DOUBLE -> bytes.putDouble(data.getDouble(i));
+        case INT -> bytes.putInt(data.getInt(i));
+        default -> bytes.putLong(data.getLong(i));
+      }
     }
     return bytes.array();
   }
