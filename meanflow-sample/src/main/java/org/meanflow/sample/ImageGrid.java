@@ -36,13 +36,14 @@ public record ImageGrid(int columns, int gap, int scale) {
   }
 
   /**
-   * A grid about as wide as high, in which small images are enlarged to about 64 pixels.
+   * Chooses a grid about as wide as high, in which small images are enlarged to about 64 pixels.
    *
    * @param images shape {@code [count, channels, height, width]}
+   * @return its settings
    */
   public static ImageGrid fitting(INDArray images) {
     requireImages(images);
-    int columns = (int) Math.ceil(Math.sqrt(images.size(0)));
+    int columns = (int) Math.ceil(Math.sqrt((double) images.size(0)));
     long side = Math.max(images.size(2), images.size(3));
     return new ImageGrid(columns, 2, (int) Math.max(1, 64 / side));
   }
@@ -76,8 +77,8 @@ public record ImageGrid(int columns, int gap, int scale) {
     Arrays.fill(pixels, WHITE);
     DataBuffer values = images.dup('c').data(); // a view's own buffer holds more than the view
     for (int i = 0; i < count; i++) {
-      long top = (long) (i / across) * (height * scale + gap);
-      long left = (long) (i % across) * (width * scale + gap);
+      long top = (i / across) * ((long) height * scale + gap);
+      long left = (i % across) * ((long) width * scale + gap);
       for (int c = 0; c < channels; c++) {
         for (int y = 0; y < height; y++) {
           for (int x = 0; x < width; x++) {
@@ -88,7 +89,7 @@ public record ImageGrid(int columns, int gap, int scale) {
                       .formatted(value, i, c, y, x));
             }
             for (int dy = 0; dy < scale; dy++) {
-              long row = (top + y * scale + dy) * gridWidth + left + x * scale;
+              long row = (top + (long) y * scale + dy) * gridWidth + left + (long) x * scale;
               for (int dx = 0; dx < scale; dx++) {
                 pixels[(int) ((row + dx) * channels + c)] = level(value);
               }

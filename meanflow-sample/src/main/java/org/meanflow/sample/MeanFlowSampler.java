@@ -12,7 +12,7 @@ import org.nd4j.linalg.api.ndarray.INDArray;
  */
 public record MeanFlowSampler(TimeGrid times) implements Sampler {
 
-  /** x = ε − u(ε, 0, 1 | c). */
+  /** {@return the sampler of a single step: x = ε − u(ε, 0, 1 | c)} */
   public static MeanFlowSampler oneStep() {
     return new MeanFlowSampler(TimeGrid.uniform(1));
   }

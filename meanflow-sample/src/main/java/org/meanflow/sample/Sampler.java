@@ -10,10 +10,10 @@ import org.nd4j.linalg.api.ndarray.INDArray;
  */
 public interface Sampler {
 
-  /** The times at which the sampler stops. */
+  /** {@return the times at which the sampler stops} */
   TimeGrid times();
 
-  /** Evaluations of the field that a sample costs (NFE). */
+  /** {@return how many evaluations of the field a sample costs (NFE)} */
   int evaluations();
 
   /**

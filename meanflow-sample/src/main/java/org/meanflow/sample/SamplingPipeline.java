@@ -88,11 +88,12 @@ public final class SamplingPipeline {
   }
 
   /**
-   * Labels for a number of samples: the given ones in turn, from the start again when they are
-   * through.
+   * Repeats labels for a number of samples: the given ones in turn, from the start again when they
+   * are through.
    *
    * @param labels at least one
    * @param count how many labels to return, ≥ 0
+   * @return a new array of {@code count} labels
    */
   public static int[] cycle(int[] labels, int count) {
     if (labels.length == 0) {

@@ -26,9 +26,10 @@ public record TimeGrid(double[] times) {
   }
 
   /**
-   * Equal steps: tᵢ = 1 − i/n.
+   * A grid of equal steps: tᵢ = 1 − i/n.
    *
    * @param steps n, ≥ 1
+   * @return the grid
    */
   public static TimeGrid uniform(int steps) {
     if (steps < 1) {
@@ -39,23 +40,33 @@ public record TimeGrid(double[] times) {
     return new TimeGrid(times);
   }
 
-  /** The given times, strictly decreasing from 1 to 0. */
+  /**
+   * A grid of given times.
+   *
+   * @param times strictly decreasing from 1 to 0
+   * @return the grid
+   */
   public static TimeGrid of(double... times) {
     return new TimeGrid(times);
   }
 
-  /** t₀, …, tₙ. A copy. */
+  /** {@return t₀, …, tₙ; a copy} */
   @Override
   public double[] times() {
     return times.clone();
   }
 
-  /** The time tᵢ, 0 ≤ i ≤ {@link #steps()}. */
+  /**
+   * The time tᵢ.
+   *
+   * @param i 0 ≤ i ≤ {@link #steps()}
+   * @return tᵢ
+   */
   public double at(int i) {
     return times[i];
   }
 
-  /** The number of steps n. */
+  /** {@return the number of steps n} */
   public int steps() {
     return times.length - 1;
   }

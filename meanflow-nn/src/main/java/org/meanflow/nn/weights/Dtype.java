@@ -47,12 +47,12 @@ public enum Dtype {
     this.floating = floating;
   }
 
-  /** Size of one element in bytes. */
+  /** {@return the size of one element in bytes} */
   public int bytes() {
     return bytes;
   }
 
-  /** Whether this is a floating-point type, as opposed to an integer or boolean. */
+  /** {@return whether this is a floating-point type, as opposed to an integer or boolean} */
   public boolean isFloating() {
     return floating;
   }
@@ -123,6 +123,6 @@ public enum Dtype {
     if (Float.isNaN(value)) {
       return (short) (bits >>> 16 | 0x40); // stays NaN although the lower half is cut off
     }
-    return (short) (bits + 0x7FFF + (bits >>> 16 & 1) >>> 16);
+    return (short) ((bits + 0x7FFF + (bits >>> 16 & 1)) >>> 16);
   }
 }
