@@ -29,7 +29,14 @@ public interface AverageVelocity {
    */
   INDArray u(INDArray z, double[] r, double[] t, int @Nullable [] labels);
 
-  /** The instantaneous velocity v(z, t | c) = u(z, t, t | c); arguments as in {@link #u}. */
+  /**
+   * Evaluates the instantaneous velocity v(z, t | c) = u(z, t, t | c).
+   *
+   * @param z as in {@link #u}
+   * @param t times, one for each sample, in [0, 1]
+   * @param labels as in {@link #u}
+   * @return v, a new array of the shape and data type of {@code z}
+   */
   default INDArray v(INDArray z, double[] t, int @Nullable [] labels) {
     return u(z, t, t, labels);
   }

@@ -9,8 +9,11 @@ public interface DifferentiableVelocity extends AverageVelocity {
   /**
    * Evaluates u(z, r, t | c) and its Jacobian-vector product along {@code tangent}.
    *
-   * @param tangent direction for the first m samples; arguments otherwise as in {@link
-   *     AverageVelocity#u}
+   * @param z as in {@link AverageVelocity#u}
+   * @param r as in {@link AverageVelocity#u}
+   * @param t as in {@link AverageVelocity#u}
+   * @param labels as in {@link AverageVelocity#u}
+   * @param tangent direction for the first m samples; not changed
    * @return new arrays of the data type of {@code z}
    */
   Derivative derivative(

@@ -14,12 +14,17 @@ import org.nd4j.linalg.api.ndarray.INDArray;
  */
 public record Tangent(INDArray z, double r, double t) {
 
-  /** The direction of the total derivative d/dt at fixed r: (ż, ṙ, ṫ) = (v, 0, 1), eq. 8. */
+  /**
+   * The direction of the total derivative d/dt at fixed r (arXiv 2505.13447, eq. 8).
+   *
+   * @param velocity v, shape {@code [m, ...]}
+   * @return (ż, ṙ, ṫ) = (v, 0, 1)
+   */
   public static Tangent along(INDArray velocity) {
     return new Tangent(velocity, 0, 1);
   }
 
-  /** How many samples the tangent covers: m. */
+  /** {@return m, how many samples the tangent covers} */
   public int rows() {
     return (int) z.size(0);
   }

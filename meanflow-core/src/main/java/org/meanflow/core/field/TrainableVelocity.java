@@ -7,8 +7,14 @@ import org.nd4j.linalg.api.ndarray.INDArray;
 public interface TrainableVelocity extends DifferentiableVelocity {
 
   /**
-   * One forward pass for u and du/dt that remembers what {@link Pass#backward} needs. Arguments as
-   * in {@link DifferentiableVelocity#derivative}.
+   * One forward pass for u and du/dt that remembers what {@link Pass#backward} needs.
+   *
+   * @param z as in {@link AverageVelocity#u}
+   * @param r as in {@link AverageVelocity#u}
+   * @param t as in {@link AverageVelocity#u}
+   * @param labels as in {@link AverageVelocity#u}
+   * @param tangent direction for the first m samples; not changed
+   * @return the recorded evaluation; the caller closes it
    */
   Pass pass(INDArray z, double[] r, double[] t, int @Nullable [] labels, Tangent tangent);
 
@@ -19,10 +25,10 @@ public interface TrainableVelocity extends DifferentiableVelocity {
    */
   interface Pass extends AutoCloseable {
 
-    /** u(z, r, t | c), shape {@code [batch, ...]}. */
+    /** {@return u(z, r, t | c), shape {@code [batch, ...]}} */
     INDArray u();
 
-    /** The Jacobian-vector product, shape {@code [m, ...]}. */
+    /** {@return the Jacobian-vector product, shape {@code [m, ...]}} */
     INDArray jvp();
 
     /**
@@ -34,9 +40,11 @@ public interface TrainableVelocity extends DifferentiableVelocity {
     void backward(INDArray cotangent);
 
     /**
-     * Where the first NaN or infinity arose: the name of the layer (in the order of evaluation) or,
-     * after {@link #backward}, of the parameter whose gradient broke first; {@code null} if all is
-     * finite. Slow; meant for the report of a run that has already failed.
+     * Finds where the first NaN or infinity arose. Slow; meant for the report of a run that has
+     * already failed.
+     *
+     * @return the name of the layer (in the order of evaluation) or, after {@link #backward}, of
+     *     the parameter whose gradient broke first; {@code null} if all is finite
      */
     @Nullable String firstNonFinite();
 

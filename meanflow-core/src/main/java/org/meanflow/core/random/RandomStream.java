@@ -1,5 +1,6 @@
 package org.meanflow.core.random;
 
+import java.util.Arrays;
 import org.nd4j.linalg.api.buffer.DataType;
 import org.nd4j.linalg.api.ndarray.INDArray;
 import org.nd4j.linalg.factory.Nd4j;
@@ -30,7 +31,13 @@ public final class RandomStream {
   private int used = 4;
   private double spareNormal = Double.NaN;
 
-  /** The stream of {@code purpose} at a step of a run on the first (or only) device. */
+  /**
+   * The stream of {@code purpose} at a step of a run on the first (or only) device.
+   *
+   * @param seed seed of the run, any value
+   * @param step step, epoch or sample number, ≥ 0
+   * @param purpose what the numbers are for
+   */
   public RandomStream(long seed, long step, Purpose purpose) {
     this(seed, step, 0, purpose);
   }
@@ -52,12 +59,12 @@ public final class RandomStream {
     }
     key0 = (int) seed;
     key1 = (int) (seed >>> 32);
-    counter1 = purpose.ordinal() << 24 | rank;
+    counter1 = purpose.code << 24 | rank;
     counter2 = (int) step;
     counter3 = (int) (step >>> 32);
   }
 
-  /** The next 32 random bits. */
+  /** {@return the next 32 random bits} */
   public int nextInt() {
     if (used == 4) {
       philox(counter0++, counter1, counter2, counter3, key0, key1, block);
@@ -66,14 +73,19 @@ public final class RandomStream {
     return block[used++];
   }
 
-  /** The next number, uniform on [0, 1), a multiple of 2⁻⁵³. */
+  /** {@return the next number, uniform on [0, 1), a multiple of 2⁻⁵³} */
   public double nextUniform() {
     long high = Integer.toUnsignedLong(nextInt());
     long low = Integer.toUnsignedLong(nextInt());
     return ((high << 21) ^ (low >>> 11)) * 0x1p-53;
   }
 
-  /** The next number, uniform on {0, …, bound − 1}; bias below bound·2⁻⁵³. */
+  /**
+   * The next number, uniform on {0, …, bound − 1}; bias below bound·2⁻⁵³.
+   *
+   * @param bound number of values, &gt; 0
+   * @return a number in [0, bound)
+   */
   public int nextInt(int bound) {
     if (bound <= 0) {
       throw new IllegalArgumentException("bound must be > 0, got " + bound);
@@ -81,7 +93,7 @@ public final class RandomStream {
     return (int) (nextUniform() * bound);
   }
 
-  /** The next standard normal number. */
+  /** {@return the next standard normal number} */
   public double nextNormal() {
     if (!Double.isNaN(spareNormal)) {
       double normal = spareNormal;
@@ -94,7 +106,12 @@ public final class RandomStream {
     return radius * Math.cos(angle);
   }
 
-  /** {@code count} standard normal numbers. */
+  /**
+   * The next standard normal numbers.
+   *
+   * @param count how many, ≥ 0
+   * @return a new array
+   */
   public double[] normals(int count) {
     double[] numbers = new double[count];
     for (int i = 0; i < count; i++) {
@@ -103,7 +120,12 @@ public final class RandomStream {
     return numbers;
   }
 
-  /** {@code count} numbers uniform on [0, 1). */
+  /**
+   * The next numbers uniform on [0, 1).
+   *
+   * @param count how many, ≥ 0
+   * @return a new array
+   */
   public double[] uniforms(int count) {
     double[] numbers = new double[count];
     for (int i = 0; i < count; i++) {
@@ -115,13 +137,23 @@ public final class RandomStream {
   /**
    * An array of standard normal numbers, filled in row-major order; its first rows are the same
    * whatever the number of rows.
+   *
+   * @param type float32 or float64
+   * @param shape shape of the array
+   * @return a new array
    */
   public INDArray normalArray(DataType type, long... shape) {
-    double[] numbers = normals(Math.toIntExact(java.util.Arrays.stream(shape).reduce(1, Math::multiplyExact)));
+    double[] numbers =
+        normals(Math.toIntExact(Arrays.stream(shape).reduce(1, Math::multiplyExact)));
     return Nd4j.createFromArray(numbers).reshape(shape).castTo(type);
   }
 
-  /** A random permutation of 0, …, count − 1 (Fisher–Yates). */
+  /**
+   * A random permutation of 0, …, count − 1 (Fisher–Yates).
+   *
+   * @param count how many, ≥ 0
+   * @return a new array
+   */
   public int[] permutation(int count) {
     int[] order = new int[count];
     for (int i = 0; i < count; i++) {

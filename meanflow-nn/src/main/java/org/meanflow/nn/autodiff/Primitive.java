@@ -1,0 +1,119 @@
+package org.meanflow.nn.autodiff;
+
+import java.util.List;
+import org.jspecify.annotations.Nullable;
+import org.meanflow.nn.engine.Cotangent;
+import org.meanflow.nn.engine.Kernels;
+import org.meanflow.nn.engine.Saved;
+import org.meanflow.nn.engine.Tensor;
+
+/**
+ * One differentiable operation and its three rules: value, tangent and cotangent.
+ *
+ * <p>Inputs are activations, whose first extent is the batch, or parameters, which have no batch
+ * and no tangent. The result is an activation. Attributes of an operation (an axis, an ε, labels)
+ * are fields of the primitive.
+ */
+public interface Primitive {
+
+  /**
+   * The shape of the result.
+   *
+   * @throws IllegalArgumentException if the shapes do not fit, with the shapes
+   */
+  long[] shape(List<long[]> inputs);
+
+  /**
+   * Computes the result.
+   *
+   * @param keep whether {@link #jvp} or {@link #vjp} will be called
+   */
+  Saved forward(Kernels k, Tensor[] x, Tensor y, boolean keep);
+
+  /**
+   * Computes the result's tangent, for the first m samples.
+   *
+   * @param e the evaluation, its activations cut to the first m samples (what was saved is not cut)
+   * @param dx tangent of each input, {@code null} where it is zero; at least one is not
+   * @param dy the result, of m samples
+   */
+  void jvp(Kernels k, Evaluation e, @Nullable Tensor[] dx, Tensor dy);
+
+  /**
+   * Computes the cotangents of the inputs.
+   *
+   * @param gy cotangent of the result
+   * @param gx where the cotangent of each input goes, {@code null} where it is not wanted
+   */
+  void vjp(Kernels k, Evaluation e, Tensor gy, @Nullable Cotangent[] gx);
+
+  /** Whether {@link #vjp} writes only a part of the cotangent of input {@code i}. */
+  default boolean writesPart(int i) {
+    return false;
+  }
+
+  /**
+   * A forward evaluation, as the other two rules see it.
+   *
+   * @param x the inputs
+   * @param y the result
+   * @param saved what the forward kernel remembered
+   */
+  record Evaluation(Tensor[] x, Tensor y, Saved saved) {}
+
+  /**
+   * A primitive that is affine in its first input, its only activation: value and tangent go
+   * through the same kernel, stacked along the batch.
+   */
+  interface Stackable extends Primitive {
+
+    /**
+     * Computes value and tangent at once.
+     *
+     * @param x the inputs; the first has the values in its first {@code batch} rows, the tangents
+     *     in the rest
+     * @param y the result, stacked in the same way
+     */
+    void forwardStacked(Kernels k, Tensor[] x, long batch, Tensor y);
+
+    @Override
+    default Saved forward(Kernels k, Tensor[] x, Tensor y, boolean keep) {
+      forwardStacked(k, x, y.dim(0), y);
+      return Saved.NOTHING;
+    }
+  }
+
+  /** An elementwise map of one input, with a diagonal Jacobian. */
+  interface Elementwise extends Primitive {
+
+    /** y = f(x). */
+    void forward(Kernels k, Tensor x, Tensor y);
+
+    /** y = f′(x) ⊙ d, or y += f′(x) ⊙ d if {@code add}: the tangent rule and the cotangent rule. */
+    void slope(Kernels k, Tensor x, Tensor d, Tensor y, boolean add);
+
+    @Override
+    default long[] shape(List<long[]> inputs) {
+      return inputs.getFirst();
+    }
+
+    @Override
+    default Saved forward(Kernels k, Tensor[] x, Tensor y, boolean keep) {
+      forward(k, x[0], y);
+      return Saved.NOTHING;
+    }
+
+    @Override
+    default void jvp(Kernels k, Evaluation e, @Nullable Tensor[] dx, Tensor dy) {
+      slope(k, e.x()[0], java.util.Objects.requireNonNull(dx[0]), dy, false);
+    }
+
+    @Override
+    default void vjp(Kernels k, Evaluation e, Tensor gy, @Nullable Cotangent[] gx) {
+      Cotangent g = gx[0];
+      if (g != null) {
+        slope(k, e.x()[0], gy, g.target(), g.add());
+      }
+    }
+  }
+}

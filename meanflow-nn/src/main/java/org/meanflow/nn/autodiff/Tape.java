@@ -1,0 +1,255 @@
+package org.meanflow.nn.autodiff;
+
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.function.Supplier;
+import org.jspecify.annotations.Nullable;
+import org.meanflow.nn.engine.Cotangent;
+import org.meanflow.nn.engine.Engine;
+import org.meanflow.nn.engine.Kernels;
+import org.meanflow.nn.engine.Saved;
+import org.meanflow.nn.engine.Tensor;
+
+/**
+ * One evaluation of a network. Applying primitives computes values and tangents; a recording tape
+ * also remembers what a backward pass needs. Closing a tape gives back the memory of everything
+ * that was computed on it.
+ */
+public final class Tape implements AutoCloseable {
+
+  /** What a tape is for. */
+  public enum Mode {
+    /** Values and tangents only; intermediate results are given back as soon as possible. */
+    EVALUATE,
+    /** A backward pass may follow. */
+    RECORD
+  }
+
+  private final Engine engine;
+  private final ParameterStore parameters;
+  private final Mode mode;
+  private final List<Node> nodes = new ArrayList<>();
+  private final List<AutoCloseable> owned = new ArrayList<>();
+  private String scope = "";
+  private boolean backwardDone;
+
+  private record Node(String scope, Primitive primitive, Dual[] inputs, Dual output, Saved saved) {
+
+    String name() {
+      String operation = primitive.getClass().getSimpleName();
+      return scope.isEmpty() ? operation : scope + " (" + operation + ")";
+    }
+  }
+
+  /** A tape for one evaluation with {@code parameters}. */
+  public Tape(ParameterStore parameters, Mode mode) {
+    this.engine = parameters.engine();
+    this.parameters = parameters;
+    this.mode = mode;
+  }
+
+  /** The engine that computes. */
+  public Engine engine() {
+    return engine;
+  }
+
+  /** A tensor that lives as long as this tape. */
+  public Tensor allocate(long... shape) {
+    Tensor tensor = engine.allocate(shape);
+    owned.add(tensor);
+    return tensor;
+  }
+
+  /** An input without tangent into which no gradient flows; the tape does not own it. */
+  public Dual constant(Tensor value) {
+    return new Dual(value, value.dim(0), false);
+  }
+
+  /**
+   * An input with the tangent of its first samples.
+   *
+   * @param stacked {@code [batch + m, ...]}: values, then tangents; the tape does not own it
+   * @param batch number of samples
+   * @param differentiable whether {@link #backward} should compute its cotangent
+   */
+  public Dual input(Tensor stacked, long batch, boolean differentiable) {
+    return new Dual(stacked, batch, differentiable && mode == Mode.RECORD);
+  }
+
+  /** A parameter of the network. */
+  public Dual parameter(Parameter parameter) {
+    return new Dual(
+        parameters.value(parameter), mode == Mode.RECORD ? parameters.gradient(parameter) : null);
+  }
+
+  /**
+   * Applies a primitive.
+   *
+   * @throws IllegalArgumentException if the shapes of the inputs do not fit, naming the layer
+   */
+  public Dual apply(Primitive primitive, Dual... inputs) {
+    long[] shape = shape(primitive, inputs);
+    long tangentRows = 0;
+    boolean differentiable = false;
+    for (Dual input : inputs) {
+      Tensor tangent = input.tangent();
+      if (tangent != null) {
+        tangentRows = tangent.dim(0);
+      }
+      differentiable |= input.isDifferentiable();
+    }
+    differentiable &= mode == Mode.RECORD;
+    long batch = shape[0];
+    shape[0] = batch + tangentRows;
+    Dual output = new Dual(allocate(shape), batch, differentiable);
+    Kernels k = engine.kernels();
+    Saved saved;
+    Tensor tangent = output.tangent();
+    if (tangent != null && primitive instanceof Primitive.Stackable stackable) {
+      stackable.forwardStacked(k, tensors(inputs, Dual::stacked), batch, output.stacked());
+      saved = Saved.NOTHING;
+    } else {
+      boolean keep = differentiable || tangent != null;
+      saved = primitive.forward(k, tensors(inputs, Dual::value), output.value(), keep);
+      if (tangent != null) {
+        long rows = tangentRows;
+        var evaluation =
+            new Primitive.Evaluation(
+                tensors(inputs, input -> input.firstSamples(rows)),
+                output.firstSamples(rows),
+                saved);
+        primitive.jvp(k, evaluation, tangents(inputs), tangent);
+      }
+    }
+    if (differentiable) {
+      if (saved != Saved.NOTHING) {
+        owned.add(saved);
+      }
+      nodes.add(new Node(scope, primitive, inputs.clone(), output, saved));
+    } else {
+      saved.close();
+    }
+    return output;
+  }
+
+  /**
+   * Runs one layer under a name. Names nest with dots and appear in error messages. When nothing is
+   * recorded, all that the layer computed is given back, but for its result.
+   */
+  public Dual scope(String name, Supplier<Dual> layer) {
+    String outer = scope;
+    int mark = owned.size();
+    scope = outer.isEmpty() ? name : outer + "." + name;
+    try {
+      Dual result = layer.get();
+      if (mode == Mode.EVALUATE) {
+        List<AutoCloseable> inner = owned.subList(mark, owned.size());
+        inner.forEach(tensor -> closeUnless(tensor, result.stacked()));
+        inner.clear();
+        owned.add(result.stacked());
+      }
+      return result;
+    } finally {
+      scope = outer;
+    }
+  }
+
+  /**
+   * Adds the gradient of ⟨cotangent, output⟩ to the gradients of the parameters, and computes the
+   * cotangents of differentiable inputs. Values are given back on the way.
+   *
+   * @throws IllegalStateException on a tape that does not record, or a second time
+   */
+  public void backward(Dual output, Tensor cotangent) {
+    if (mode != Mode.RECORD || backwardDone) {
+      throw new IllegalStateException(
+          backwardDone ? "backward was already run on this tape" : "this tape does not record");
+    }
+    if (!Arrays.equals(output.shape(), cotangent.shape())) {
+      throw new IllegalArgumentException(
+          "cotangent must have shape %s, got %s"
+              .formatted(Arrays.toString(output.shape()), Arrays.toString(cotangent.shape())));
+    }
+    backwardDone = true;
+    output.seed(cotangent);
+    Kernels k = engine.kernels();
+    for (Node node : nodes.reversed()) {
+      Tensor gy = node.output.cotangent();
+      if (gy != null) {
+        var evaluation =
+            new Primitive.Evaluation(
+                tensors(node.inputs, Dual::value), node.output.value(), node.saved);
+        node.primitive.vjp(k, evaluation, gy, cotangents(node));
+        if (gy != cotangent) {
+          gy.close();
+        }
+      }
+      node.saved.close();
+      node.output.stacked().close();
+    }
+  }
+
+  /**
+   * The first operation, in the order of evaluation, whose value or tangent is not finite; {@code
+   * null} if there is none. To be called before {@link #backward}.
+   */
+  public @Nullable String firstNonFinite() {
+    for (Node node : nodes) {
+      if (!Double.isFinite(engine.kernels().squaredNorm(node.output.stacked()))) {
+        return node.name();
+      }
+    }
+    return null;
+  }
+
+  @Override
+  public void close() {
+    owned.forEach(tensor -> closeUnless(tensor, null));
+    owned.clear();
+    nodes.clear();
+  }
+
+  private static void closeUnless(AutoCloseable resource, @Nullable Tensor kept) {
+    switch (resource) {
+      case Tensor tensor when tensor != kept -> tensor.close();
+      case Saved saved -> saved.close();
+      default -> {}
+    }
+  }
+
+  private long[] shape(Primitive primitive, Dual[] inputs) {
+    List<long[]> shapes = Arrays.stream(inputs).map(Dual::shape).toList();
+    try {
+      return primitive.shape(shapes).clone();
+    } catch (IllegalArgumentException e) {
+      throw new IllegalArgumentException((scope.isEmpty() ? "" : scope + ": ") + e.getMessage(), e);
+    }
+  }
+
+  private @Nullable Cotangent[] cotangents(Node node) {
+    @Nullable Cotangent[] cotangents = new Cotangent[node.inputs.length];
+    for (int i = 0; i < cotangents.length; i++) {
+      if (node.inputs[i].isDifferentiable()) {
+        cotangents[i] = node.inputs[i].contribution(this, node.primitive.writesPart(i));
+      }
+    }
+    return cotangents;
+  }
+
+  private static Tensor[] tensors(Dual[] inputs, java.util.function.Function<Dual, Tensor> part) {
+    Tensor[] tensors = new Tensor[inputs.length];
+    for (int i = 0; i < inputs.length; i++) {
+      tensors[i] = part.apply(inputs[i]);
+    }
+    return tensors;
+  }
+
+  private static @Nullable Tensor[] tangents(Dual[] inputs) {
+    @Nullable Tensor[] tangents = new Tensor[inputs.length];
+    for (int i = 0; i < inputs.length; i++) {
+      tangents[i] = inputs[i].tangent();
+    }
+    return tangents;
+  }
+}

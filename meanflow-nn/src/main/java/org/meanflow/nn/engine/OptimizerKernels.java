@@ -1,0 +1,45 @@
+package org.meanflow.nn.engine;
+
+/** Passes over all parameters of a network, which lie in one flat buffer. */
+public interface OptimizerKernels {
+
+  /** Σ x², accumulated in float64. */
+  double squaredNorm(Tensor x);
+
+  /**
+   * One step of AdamW (Loshchilov and Hutter, arXiv 1711.05101): with g = gradientScale·gradient,
+   *
+   * <p>m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², p ← p − rate·decay·p − rate·m̂ / (√v̂ + ε), where m̂
+   * = m/(1−β₁ⁿ), v̂ = v/(1−β₂ⁿ).
+   *
+   * @param update the numbers of this step
+   * @param p parameters, changed
+   * @param g their gradients, not changed
+   * @param m first moments, changed
+   * @param v second moments, changed
+   */
+  void adamW(AdamWUpdate update, Tensor p, Tensor g, Tensor m, Tensor v);
+
+  /** Exponential moving average: average ← decay·average + (1−decay)·p. */
+  void movingAverage(double decay, Tensor p, Tensor average);
+
+  /**
+   * The numbers of one AdamW step.
+   *
+   * @param rate learning rate
+   * @param beta1 β₁
+   * @param beta2 β₂
+   * @param epsilon ε, outside the root
+   * @param weightDecay decoupled weight decay
+   * @param step n, counted from 1
+   * @param gradientScale factor on the gradients, from clipping
+   */
+  record AdamWUpdate(
+      double rate,
+      double beta1,
+      double beta2,
+      double epsilon,
+      double weightDecay,
+      long step,
+      double gradientScale) {}
+}

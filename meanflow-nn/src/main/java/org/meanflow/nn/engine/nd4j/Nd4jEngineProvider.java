@@ -1,0 +1,50 @@
+package org.meanflow.nn.engine.nd4j;
+
+import java.util.Properties;
+import org.jspecify.annotations.Nullable;
+import org.meanflow.nn.engine.Engine;
+import org.meanflow.nn.engine.EngineProvider;
+import org.meanflow.nn.engine.Precision;
+import org.nd4j.linalg.factory.Nd4j;
+
+/** Offers {@link Nd4jEngine} wherever an ND4J backend starts. */
+public final class Nd4jEngineProvider implements EngineProvider {
+
+  /** Made by {@link java.util.ServiceLoader}. */
+  public Nd4jEngineProvider() {}
+
+  @Override
+  public String name() {
+    return "nd4j";
+  }
+
+  @Override
+  public int rank() {
+    return 0;
+  }
+
+  @Override
+  public @Nullable String unavailableBecause() {
+    try {
+      Nd4j.getBackend();
+      return null;
+    } catch (RuntimeException | LinkageError e) {
+      return "no ND4J backend starts (is nd4j-native or nd4j-cuda-11.6 on the class path?): " + e;
+    }
+  }
+
+  @Override
+  public String description() {
+    Properties environment = Nd4j.getExecutioner().getEnvironmentInformation();
+    return "ND4J backend %s, BLAS %s, %s threads"
+        .formatted(
+            Nd4j.getBackend().getClass().getSimpleName(),
+            environment.get("blas.vendor"),
+            environment.get("omp.threads"));
+  }
+
+  @Override
+  public Engine create(Precision precision) {
+    return new Nd4jEngine(precision);
+  }
+}

@@ -1,0 +1,29 @@
+package org.meanflow.nn.layer;
+
+import org.meanflow.nn.autodiff.Dual;
+import org.meanflow.nn.autodiff.Initializer;
+import org.meanflow.nn.autodiff.Parameter;
+import org.meanflow.nn.autodiff.ParameterLayout;
+import org.meanflow.nn.autodiff.Tape;
+import org.meanflow.nn.primitive.Linear;
+
+/** Affine map of the last dimension, with parameters {@code NAME.weight} and {@code NAME.bias}. */
+public final class LinearLayer {
+  private final Parameter weight;
+  private final Parameter bias;
+
+  /**
+   * Declares the parameters; the bias starts at zero.
+   *
+   * @param shape extents of the weight, {@code [out, in...]}
+   */
+  public LinearLayer(ParameterLayout layout, String name, Initializer initializer, long... shape) {
+    weight = layout.declare(name + ".weight", initializer, shape);
+    bias = layout.declare(name + ".bias", Initializer.zeros(), shape[0]);
+  }
+
+  /** y = x Wᵀ + b, x {@code [batch, ..., in]}. */
+  public Dual forward(Tape tape, Dual x) {
+    return tape.apply(new Linear(), x, tape.parameter(weight), tape.parameter(bias));
+  }
+}

@@ -1,0 +1,28 @@
+package org.meanflow.nn.layer;
+
+import org.meanflow.nn.autodiff.Dual;
+import org.meanflow.nn.autodiff.Initializer;
+import org.meanflow.nn.autodiff.ParameterLayout;
+import org.meanflow.nn.autodiff.Tape;
+import org.meanflow.nn.primitive.Gelu;
+
+/** Linear, GELU, Linear: {@code NAME.fc1} and {@code NAME.fc2}. */
+public final class Mlp {
+  private final String name;
+  private final LinearLayer first;
+  private final LinearLayer second;
+
+  /** Declares the parameters. */
+  public Mlp(ParameterLayout layout, String name, int width, int hidden) {
+    Initializer xavier = Initializer.xavierUniform();
+    this.name = name;
+    this.first = new LinearLayer(layout, name + ".fc1", xavier, hidden, width);
+    this.second = new LinearLayer(layout, name + ".fc2", xavier, width, hidden);
+  }
+
+  /** From and to {@code [batch, ..., width]}. */
+  public Dual forward(Tape tape, Dual x) {
+    return tape.scope(
+        name, () -> second.forward(tape, tape.apply(new Gelu(), first.forward(tape, x))));
+  }
+}
