@@ -76,8 +76,8 @@ public final class AtomicFile {
                 : e.getClass().getSimpleName();
       }
       throw new IOException(
-          "cannot write %s: no file can be made in %s (%s); choose another place or change its permissions"
-              .formatted(target, directory, reason),
+          "cannot write %s: no file can be made in %s (%s); ".formatted(target, directory, reason)
+              + "choose another place or change its permissions",
           e);
     }
   }

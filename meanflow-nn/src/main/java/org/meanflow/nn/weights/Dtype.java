@@ -47,12 +47,12 @@ public enum Dtype {
     this.floating = floating;
   }
 
-  /** Size of one element in bytes. */
+  /** {@return the size of one element in bytes} */
   public int bytes() {
     return bytes;
   }
 
-  /** Whether this is a floating-point type, as opposed to an integer or boolean. */
+  /** {@return whether this is a floating-point type, as opposed to an integer or boolean} */
   public boolean isFloating() {
     return floating;
   }

@@ -100,12 +100,12 @@ public final class Safetensors implements AutoCloseable {
     return bytes;
   }
 
-  /** The tensors by name, in the order of the header. Unmodifiable. */
+  /** {@return the tensors by name, in the order of the header; unmodifiable} */
   public Map<String, TensorInfo> tensors() {
     return header.tensors();
   }
 
-  /** The strings of {@code __metadata__}, in the order of the header. Unmodifiable. */
+  /** {@return the strings of {@code __metadata__}, in the order of the header; unmodifiable} */
   public Map<String, String> metadata() {
     return header.metadata();
   }

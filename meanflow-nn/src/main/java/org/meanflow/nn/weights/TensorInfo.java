@@ -31,13 +31,13 @@ public record TensorInfo(String name, Dtype dtype, long[] shape, long begin, lon
     }
   }
 
-  /** Its dimensions, each ≥ 0; empty for a scalar. A copy. */
+  /** {@return its dimensions, each ≥ 0, empty for a scalar; a copy} */
   @Override
   public long[] shape() {
     return shape.clone();
   }
 
-  /** The number of elements: the product of the dimensions, 1 for a scalar. */
+  /** {@return the number of elements: the product of the dimensions, 1 for a scalar} */
   public long elements() {
     return (end - begin) / dtype.bytes();
   }
