@@ -56,15 +56,15 @@ public final class IdxDataset implements ImageDataset {
    *
    * @param images file with N×H×W bytes
    * @param labels file with N bytes
-   * @param classes number of classes, in [1, 256]; each label must be smaller
+   * @param classes number of classes, ≥ 1; each label must be smaller
    * @return the data set
    * @throws DataException if a file is missing or damaged, the two do not belong together, or a
    *     label is too large
    */
   public static IdxDataset read(DataSource images, DataSource labels, int classes)
       throws DataException {
-    if (classes < 1 || classes > ANY_LABEL) {
-      throw new IllegalArgumentException("classes must be in [1, 256], got " + classes);
+    if (classes < 1) {
+      throw new IllegalArgumentException("classes must be >= 1, got " + classes);
     }
     IdxFile pixels = images(images);
     return new IdxDataset(pixels, labels(labels, images.name(), pixels, classes), classes);
