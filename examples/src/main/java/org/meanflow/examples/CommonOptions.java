@@ -15,6 +15,9 @@ final class CommonOptions {
   @Option(names = "--verbose", description = "print the stack trace of an error")
   boolean verbose;
 
-  @Option(names = {"-h", "--help"}, usageHelp = true, description = "print this help")
+  @Option(
+      names = {"-h", "--help"},
+      usageHelp = true,
+      description = "print this help")
   boolean help;
 }

@@ -11,7 +11,10 @@ import picocli.CommandLine.Spec;
 /** Tells what this machine offers. */
 @Command(name = "info", description = "Tells what this machine offers: JVM, CPU, engines.")
 final class InfoCommand implements Runnable {
-  @Mixin private final CommonOptions common = new CommonOptions();
+  @SuppressWarnings("UnusedVariable") // for its --help and --verbose
+  @Mixin
+  private final CommonOptions common = new CommonOptions();
+
   @Spec private CommandSpec spec;
 
   @Override
@@ -34,8 +37,7 @@ final class InfoCommand implements Runnable {
       String reason = provider.unavailableBecause();
       out.printf(
           "engine   %s: %s%n",
-          provider.name(),
-          reason == null ? provider.description() : "cannot run here: " + reason);
+          provider.name(), reason == null ? provider.description() : "cannot run here: " + reason);
     }
     out.flush();
   }

@@ -7,10 +7,14 @@ import picocli.CommandLine.Command;
 import picocli.CommandLine.ParameterException;
 import picocli.CommandLine.ParseResult;
 
-/** The command line: {@code ./meanflow train|sample|info}. Exit status 0 ok, 1 failed, 2 bad usage. */
+/**
+ * The command line: {@code ./meanflow train|sample|info}. Exit status 0 ok, 1 failed, 2 bad usage.
+ */
 @Command(
     name = "meanflow",
-    description = "Trains and samples MeanFlow models (arXiv 2505.13447): one network evaluation draws a sample.",
+    description =
+        "Trains and samples MeanFlow models (arXiv 2505.13447): one network evaluation draws a"
+            + " sample.",
     mixinStandardHelpOptions = true,
     version = "meanflow 0.1.0",
     synopsisSubcommandLabel = "COMMAND",

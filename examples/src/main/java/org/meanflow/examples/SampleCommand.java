@@ -27,7 +27,9 @@ import picocli.CommandLine.ParameterException;
 import picocli.CommandLine.Spec;
 
 /** Draws samples from a trained network. */
-@Command(name = "sample", description = "Draws samples from a trained network, by default with one evaluation each.")
+@Command(
+    name = "sample",
+    description = "Draws samples from a trained network, by default with one evaluation each.")
 final class SampleCommand implements java.util.concurrent.Callable<Integer> {
 
   /** How a sample is drawn. */
@@ -89,7 +91,8 @@ final class SampleCommand implements java.util.concurrent.Callable<Integer> {
       names = "--out",
       required = true,
       paramLabel = "FILE",
-      description = ".png: a grid; .npy: float32 [n, C, H, W] in [-1, 1], labels in NAME.labels.npy")
+      description =
+          ".png: a grid; .npy: float32 [n, C, H, W] in [-1, 1], labels in NAME.labels.npy")
   private Path out;
 
   @Mixin private final CommonOptions common = new CommonOptions();
@@ -110,14 +113,12 @@ final class SampleCommand implements java.util.concurrent.Callable<Integer> {
       int[] asked = labels(config.classes());
       long[] shape = {config.channels(), config.imageSize(), config.imageSize()};
       SamplingPipeline pipeline =
-          new SamplingPipeline(
-              model.field(), shape, sampler(), batch, Precision.FP32.dataType());
+          new SamplingPipeline(model.field(), shape, sampler(), batch, Precision.FP32.dataType());
       INDArray images;
       try (ProgressBar bar = Progress.bar("sampling", count)) {
         images = pipeline.generate(count, asked, seed, (done, total) -> bar.stepTo(done));
       }
-      SampleWriter.write(
-          out, images, asked == null ? null : SamplingPipeline.cycle(asked, count));
+      SampleWriter.write(out, images, asked == null ? null : SamplingPipeline.cycle(asked, count));
       spec.commandLine().getOut().println(out);
     }
     return 0;

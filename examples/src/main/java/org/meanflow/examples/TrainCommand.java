@@ -2,8 +2,11 @@ package org.meanflow.examples;
 
 import java.io.IOException;
 import java.nio.file.Path;
+import java.time.LocalDateTime;
+import java.time.ZoneId;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Objects;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.Engine;
@@ -89,17 +92,15 @@ final class TrainCommand implements Callable<Integer> {
     }
     RunDirectory existing = resumed == null ? null : RunDirectory.open(resumed);
     Recipe recipe =
-        (existing == null
-                ? Recipe.load(java.util.Objects.requireNonNull(name))
-                : existing.recipe())
+        (existing == null ? Recipe.load(Objects.requireNonNull(name)) : existing.recipe())
             .with(overrides());
-    ImageDataset dataset = recipe.openData(data);
+    ImageDataset dataset = recipe.dataset();
     try (Engine engine = Engines.create(common.engine, recipe.run().precision())) {
       RunDirectory directory =
-          existing != null ? existing : RunDirectory.create(out, recipe);
+          existing != null ? existing : RunDirectory.create(root(name), recipe);
       TrainingRun.Outcome outcome =
           new TrainingRun(recipe, directory, dataset, engine)
-              .run(existing == null ? null : existing.latestCheckpoint());
+              .run(existing == null ? null : existing.newestCheckpoint().orElse(null));
       return switch (outcome) {
         case FINISHED -> 0;
         case INTERRUPTED -> 1;
@@ -107,8 +108,16 @@ final class TrainCommand implements Callable<Integer> {
     }
   }
 
+  private Path root(@Nullable String name) {
+    return out != null
+        ? out
+        : RunDirectory.defaultRoot(
+            Objects.requireNonNull(name), LocalDateTime.now(ZoneId.systemDefault()));
+  }
+
   private List<String> overrides() {
     List<String> overrides = new ArrayList<>(settings);
+    add(overrides, "data.folder", data == null ? null : data.toAbsolutePath());
     add(overrides, "run.steps", steps);
     add(overrides, "run.batch", batch);
     add(overrides, "run.seed", seed);

@@ -9,16 +9,14 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
-import java.util.Comparator;
-import java.util.List;
 import java.util.Map;
-import java.util.stream.Stream;
 import org.meanflow.nn.autodiff.ParameterLayout;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.weights.AtomicFile;
 import org.meanflow.nn.weights.Safetensors;
 import org.meanflow.nn.weights.SafetensorsWriter;
 import org.meanflow.nn.weights.Weights;
+import org.meanflow.train.run.RunDirectory;
 
 /**
  * A trainer's state in a folder: {@code model.safetensors}, {@code ema.safetensors} (each with the
@@ -53,7 +51,7 @@ public final class Checkpoint {
    */
   public static void write(Path folder, Trainer trainer, String recipe) throws IOException {
     Path temporary = folder.resolveSibling("." + folder.getFileName() + ".incomplete");
-    delete(temporary);
+    RunDirectory.delete(temporary);
     try {
       Map<String, String> metadata = Map.of(RECIPE, recipe);
       Weights.save(temporary.resolve(MODEL), trainer.parameters(), metadata);
@@ -66,17 +64,16 @@ public final class Checkpoint {
       moments.write(temporary.resolve(OPTIMIZER));
       ObjectNode state = JSON.createObjectNode().put("step", trainer.stepsTaken());
       byte[] text = state.toPrettyString().getBytes(StandardCharsets.UTF_8);
-      AtomicFile.write(
-          temporary.resolve(STATE), channel -> channel.write(ByteBuffer.wrap(text)));
+      AtomicFile.write(temporary.resolve(STATE), channel -> channel.write(ByteBuffer.wrap(text)));
       Path replaced = folder.resolveSibling("." + folder.getFileName() + ".replaced");
-      delete(replaced);
+      RunDirectory.delete(replaced);
       if (Files.exists(folder)) {
         Files.move(folder, replaced, StandardCopyOption.ATOMIC_MOVE);
       }
       Files.move(temporary, folder, StandardCopyOption.ATOMIC_MOVE);
-      delete(replaced);
+      RunDirectory.delete(replaced);
     } catch (IOException e) {
-      delete(temporary);
+      RunDirectory.delete(temporary);
       throw e;
     }
   }
@@ -107,24 +104,5 @@ public final class Checkpoint {
       Weights.read(moments, file, SECOND_MOMENTS, engine, layout, trainer.secondMoments());
     }
     trainer.restoredAt(step.longValue());
-  }
-
-  /**
-   * Removes a checkpoint, or what is left of one.
-   *
-   * @param folder the folder; may be missing
-   * @throws IOException if a file cannot be deleted
-   */
-  static void delete(Path folder) throws IOException {
-    if (!Files.exists(folder)) {
-      return;
-    }
-    List<Path> deepestFirst;
-    try (Stream<Path> files = Files.walk(folder)) {
-      deepestFirst = files.sorted(Comparator.reverseOrder()).toList();
-    }
-    for (Path file : deepestFirst) {
-      Files.delete(file);
-    }
   }
 }

@@ -14,7 +14,7 @@ public final class NonFiniteException extends RuntimeException {
   public NonFiniteException(long step, String what, String where) {
     super(
         "step %d: %s is not finite, first in %s; the step was not applied. Lower optimizer.rate, set "
-            .formatted(step, what, where)
+                .formatted(step, what, where)
             + "optimizer.clipNorm or look at the data of this step");
   }
 }

@@ -1,5 +1,6 @@
 package org.meanflow.train;
 
+import java.io.Console;
 import me.tongfei.progressbar.ConsoleProgressBarConsumer;
 import me.tongfei.progressbar.DelegatingProgressBarConsumer;
 import me.tongfei.progressbar.ProgressBar;
@@ -21,8 +22,10 @@ public final class Progress {
    * @param total how many steps it takes, ≥ 0
    * @return the bar; close it when done
    */
+  @SuppressWarnings("SystemConsoleNull") // it may be null where there is no terminal at all
   public static ProgressBar bar(String task, long total) {
-    boolean terminal = System.console() != null && System.console().isTerminal();
+    Console console = System.console();
+    boolean terminal = console != null && console.isTerminal();
     return new ProgressBarBuilder()
         .setTaskName(task)
         .setInitialMax(total)

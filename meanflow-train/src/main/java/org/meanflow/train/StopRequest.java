@@ -5,8 +5,8 @@ import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 
 /**
- * Notices that the process is asked to end (Ctrl-C, SIGTERM) and holds the JVM until the work in hand
- * is saved.
+ * Notices that the process is asked to end (Ctrl-C, SIGTERM) and holds the JVM until the work in
+ * hand is saved.
  */
 final class StopRequest implements AutoCloseable {
   private static final Duration PATIENCE = Duration.ofMinutes(2);

@@ -31,7 +31,8 @@ public final class TrainedModel implements AutoCloseable {
    *     average is taken) or a weights file
    * @param engine holds the parameters; stays the caller's to close
    * @return the network
-   * @throws IOException if there is no such file, it is damaged, or it does not say its architecture
+   * @throws IOException if there is no such file, it is damaged, or it does not say its
+   *     architecture
    */
   public static TrainedModel load(Path source, Engine engine) throws IOException {
     Path file = weights(source);
@@ -46,7 +47,7 @@ public final class TrainedModel implements AutoCloseable {
               + Checkpoint.RECIPE
               + "'; name a file that training wrote");
     }
-    DiT network = new DiT(Recipe.parse(yaml, file.toString()).dit());
+    DiT network = new DiT(Recipe.parse(file.toString(), yaml).dit());
     ParameterStore parameters = new ParameterStore(engine, network.parameters());
     try {
       Weights.load(file, parameters);
@@ -64,7 +65,11 @@ public final class TrainedModel implements AutoCloseable {
     if (Files.exists(source.resolve(Checkpoint.AVERAGE))) {
       return source.resolve(Checkpoint.AVERAGE);
     }
-    return RunDirectory.open(source).latestCheckpoint().resolve(Checkpoint.AVERAGE);
+    Path newest =
+        RunDirectory.open(source)
+            .newestCheckpoint()
+            .orElseThrow(() -> new IOException(source + " has no checkpoint yet"));
+    return newest.resolve(Checkpoint.AVERAGE);
   }
 
   /** {@return the network as a field} */

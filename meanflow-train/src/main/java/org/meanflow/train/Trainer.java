@@ -73,8 +73,7 @@ public final class Trainer implements AutoCloseable {
     this.settings = settings;
     this.network = network;
     this.order = new DataOrder(settings.seed(), data.size(), settings.batch());
-    this.parameters =
-        ParameterStore.initialized(engine, network.parameters(), settings.seed());
+    this.parameters = ParameterStore.initialized(engine, network.parameters(), settings.seed());
     this.average = parameters.copy();
     this.firstMoments = parameters.zeroBuffer();
     this.secondMoments = parameters.zeroBuffer();
@@ -85,8 +84,8 @@ public final class Trainer implements AutoCloseable {
    * Takes one step.
    *
    * @return what it measured
-   * @throws NonFiniteException if the loss or the gradient is not finite; then the parameters are as
-   *     before
+   * @throws NonFiniteException if the loss or the gradient is not finite; then the parameters are
+   *     as before
    */
   public StepReport step() {
     ImageDataset.Batch batch = data.batch(order.indices(step), engine.precision().dataType());
@@ -107,8 +106,7 @@ public final class Trainer implements AutoCloseable {
           parameters.gradients(),
           firstMoments,
           secondMoments);
-      optimizer.movingAverage(
-          settings.ema().decayAt(step), parameters.values(), average.values());
+      optimizer.movingAverage(settings.ema().decayAt(step), parameters.values(), average.values());
       StepReport report =
           new StepReport(
               step, order.epoch(step), loss, result.loss().meanSquaredError(), rate, norm);

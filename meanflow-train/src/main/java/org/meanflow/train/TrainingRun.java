@@ -2,7 +2,7 @@ package org.meanflow.train;
 
 import java.io.IOException;
 import java.nio.file.Path;
-import java.util.Arrays;
+import java.time.Instant;
 import java.util.Locale;
 import java.util.stream.IntStream;
 import me.tongfei.progressbar.ProgressBar;
@@ -16,6 +16,7 @@ import org.meanflow.sample.ProgressListener;
 import org.meanflow.sample.SamplingPipeline;
 import org.meanflow.train.data.ImageDataset;
 import org.meanflow.train.recipe.Recipe;
+import org.meanflow.train.run.Metrics;
 import org.meanflow.train.run.MetricsLog;
 import org.meanflow.train.run.RunDirectory;
 import org.nd4j.linalg.api.ndarray.INDArray;
@@ -23,8 +24,8 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Trains by a recipe in a run directory: metrics of every step, preview grids and checkpoints on the
- * way. When the process is asked to end, the state is saved first.
+ * Trains by a recipe in a run directory: metrics of every step, preview grids and checkpoints on
+ * the way. When the process is asked to end, the state is saved first.
  */
 public final class TrainingRun {
   private static final Logger log = LoggerFactory.getLogger(TrainingRun.class);
@@ -53,28 +54,15 @@ public final class TrainingRun {
    *
    * @param recipe what to do
    * @param directory where to put the results
-   * @param data what to train on
+   * @param data what to train on, as {@link Recipe#dataset} reads it
    * @param engine computes; stays the caller's to close
-   * @throws IllegalArgumentException if the data do not fit the recipe's model
    */
-  public TrainingRun(
-      Recipe recipe, RunDirectory directory, ImageDataset data, Engine engine) {
+  public TrainingRun(Recipe recipe, RunDirectory directory, ImageDataset data, Engine engine) {
     this.recipe = recipe;
     this.directory = directory;
     this.data = data;
     this.engine = engine;
     this.model = recipe.dit();
-    long[] expected = {model.channels(), model.imageSize(), model.imageSize()};
-    if (!Arrays.equals(expected, data.imageShape())) {
-      throw new IllegalArgumentException(
-          "the model takes images of shape %s but the data have %s; set model.channels and model.imageSize"
-              .formatted(Arrays.toString(expected), Arrays.toString(data.imageShape())));
-    }
-    if (model.classes() != 0 && model.classes() < data.classes()) {
-      throw new IllegalArgumentException(
-          "the model has %d classes but the data have %d; set model.classes"
-              .formatted(model.classes(), data.classes()));
-    }
   }
 
   /**
@@ -92,21 +80,18 @@ public final class TrainingRun {
         Checkpoint.read(checkpoint, trainer);
       }
       try (StopRequest stop = new StopRequest();
-          MetricsLog metrics = MetricsLog.open(directory.metrics(), trainer.stepsTaken());
+          MetricsLog metricsLog = MetricsLog.resume(directory.metrics(), trainer.stepsTaken());
           ProgressBar bar = Progress.bar("training", steps)) {
         bar.stepTo(trainer.stepsTaken());
         while (trainer.stepsTaken() < steps && !stop.requested()) {
           long start = System.nanoTime();
           StepReport report = trainer.step();
-          metrics.append(report, recipe.run().batch(), (System.nanoTime() - start) * 1e-9);
+          metricsLog.append(metrics(report, (System.nanoTime() - start) * 1e-9));
           long done = trainer.stepsTaken();
           bar.stepTo(done);
           bar.setExtraMessage(
               String.format(
-                  Locale.ROOT,
-                  " loss %.4f mse %.4f",
-                  report.loss(),
-                  report.meanSquaredError()));
+                  Locale.ROOT, " loss %.4f mse %.4f", report.loss(), report.meanSquaredError()));
           if (isDue(done, recipe.run().previewEvery())) {
             preview(trainer);
           }
@@ -117,7 +102,7 @@ public final class TrainingRun {
         return finish(trainer, trainer.stepsTaken() < steps);
       } catch (NonFiniteException e) {
         directory
-            .findLatestCheckpoint()
+            .newestCheckpoint()
             .ifPresent(last -> log.error("the last good state is {}", last));
         throw e;
       }
@@ -143,9 +128,22 @@ public final class TrainingRun {
         recipe::objective,
         recipe.adamW(),
         recipe.learningRate(),
-        recipe.ema(),
+        recipe.average(),
         recipe.run().batch(),
         recipe.run().seed());
+  }
+
+  private Metrics metrics(StepReport report, double seconds) {
+    return new Metrics(
+        report.step() + 1,
+        report.loss(),
+        report.meanSquaredError(),
+        report.rate(),
+        report.gradientNorm(),
+        1 / seconds,
+        recipe.run().batch() / seconds,
+        report.epoch(),
+        Instant.now());
   }
 
   private static boolean isDue(long done, long every) {
@@ -161,8 +159,7 @@ public final class TrainingRun {
   /** One-step samples from the moving average, from the same noise each time. */
   private void preview(Trainer trainer) throws IOException {
     int columns = model.classes() > 0 ? model.classes() : UNLABELLED_COLUMNS;
-    int[] labels =
-        model.classes() > 0 ? IntStream.range(0, model.classes()).toArray() : null;
+    int[] labels = model.classes() > 0 ? IntStream.range(0, model.classes()).toArray() : null;
     SamplingPipeline pipeline =
         new SamplingPipeline(
             trainer.averagedField(),
@@ -172,8 +169,7 @@ public final class TrainingRun {
             engine.precision().dataType());
     try {
       INDArray images =
-          pipeline.generate(
-              columns * PREVIEW_ROWS, labels, PREVIEW_SEED, ProgressListener.NONE);
+          pipeline.generate(columns * PREVIEW_ROWS, labels, PREVIEW_SEED, ProgressListener.NONE);
       new ImageGrid(columns, 2, PREVIEW_SCALE)
           .writePng(directory.sample(trainer.stepsTaken()), images);
     } catch (InterruptedException e) {
