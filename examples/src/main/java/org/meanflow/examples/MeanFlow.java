@@ -1,7 +1,7 @@
 package org.meanflow.examples;
 
 import java.io.PrintWriter;
-import org.slf4j.LoggerFactory;
+import org.meanflow.train.recipe.RecipeException;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.ParameterException;
@@ -28,15 +28,14 @@ public final class MeanFlow implements Runnable {
   /** Runs the command line and ends the JVM with its exit status. */
   public static void main(String[] arguments) {
     System.setProperty("java.awt.headless", "true");
-    System.exit(run(arguments));
+    System.exit(commandLine().execute(arguments));
   }
 
-  static int run(String... arguments) {
+  static CommandLine commandLine() {
     return new CommandLine(new MeanFlow())
         .setCaseInsensitiveEnumValuesAllowed(true)
         .setExecutionExceptionHandler(MeanFlow::report)
-        .setParameterExceptionHandler(MeanFlow::reportUsage)
-        .execute(arguments);
+        .setParameterExceptionHandler(MeanFlow::reportUsage);
   }
 
   @Override
@@ -47,23 +46,16 @@ public final class MeanFlow implements Runnable {
   /** One line says what went wrong; the stack trace only on demand. */
   private static int report(Exception e, CommandLine command, ParseResult parsed) {
     command.getErr().println("meanflow: " + message(e));
-    if (isVerbose(parsed)) {
+    if (parsed.hasMatchedOption("--verbose")) {
       e.printStackTrace(command.getErr());
-    } else if (e instanceof RuntimeException && !(e instanceof IllegalArgumentException)) {
-      LoggerFactory.getLogger(MeanFlow.class).debug("failed", e);
     }
     command.getErr().flush();
-    return CommandLine.ExitCode.SOFTWARE;
+    return e instanceof RecipeException ? CommandLine.ExitCode.USAGE : CommandLine.ExitCode.SOFTWARE;
   }
 
   private static String message(Throwable e) {
     String message = e.getMessage();
     return message == null || message.isBlank() ? e.toString() : message;
-  }
-
-  private static boolean isVerbose(ParseResult parsed) {
-    ParseResult command = parsed.hasSubcommand() ? parsed.subcommand() : parsed;
-    return command.hasMatchedOption("--verbose");
   }
 
   private static int reportUsage(ParameterException e, String[] arguments) {
