@@ -116,7 +116,7 @@ final class RecordBinder {
 
   /** Jackson reads the null of {@code key:} as an empty text, which no key takes. */
   private static boolean isNothing(JsonNode value) {
-    return value.isNull() || value.isTextual() && value.textValue().isEmpty();
+    return value.isNull() || (value.isTextual() && value.textValue().isEmpty());
   }
 
   private Object value(String key, JsonNode value, Class<?> type) throws RecipeException {
