@@ -158,24 +158,28 @@ public final class Tape implements AutoCloseable {
   }
 
   /**
-   * Runs one layer under a name. Names nest with dots and appear in error messages. When nothing is
-   * recorded, all that the layer computed is given back, but for its result.
+   * Runs one layer under a name, which appears in error messages. When nothing is recorded, all
+   * that the layer computed is given back, but for its result.
    *
-   * @param name name of the layer, relative to the scope it is run in
+   * @param name name of the layer, in full: the prefix of its parameters' names
    * @param layer applies primitives to this tape
    * @return what {@code layer} returned
    */
   public Dual scope(String name, Supplier<Dual> layer) {
     String outer = scope;
     int mark = owned.size();
-    scope = outer.isEmpty() ? name : outer + "." + name;
+    scope = name;
     try {
       Dual result = layer.get();
       if (mode == Mode.EVALUATE) {
         List<AutoCloseable> inner = owned.subList(mark, owned.size());
+        // A layer that returns what it was given returns what is not its to keep.
+        boolean computedHere = inner.stream().anyMatch(tensor -> tensor == result.stacked());
         inner.forEach(tensor -> closeUnless(tensor, result.stacked()));
         inner.clear();
-        owned.add(result.stacked());
+        if (computedHere) {
+          owned.add(result.stacked());
+        }
       }
       return result;
     } finally {

@@ -6,7 +6,8 @@ import java.util.Arrays;
  * An array that belongs to an {@link Engine}: contiguous, row-major, of the engine's number type.
  *
  * <p>Closing a tensor that {@link Engine#allocate} made gives its memory back to the engine;
- * closing a view does nothing. A view must not be used after its owner was closed.
+ * closing it again, or closing a view, does nothing. A view must not be used after its owner was
+ * closed.
  */
 public interface Tensor extends AutoCloseable {
 
