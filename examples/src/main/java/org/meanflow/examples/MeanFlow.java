@@ -50,7 +50,9 @@ public final class MeanFlow implements Runnable {
       e.printStackTrace(command.getErr());
     }
     command.getErr().flush();
-    return e instanceof RecipeException ? CommandLine.ExitCode.USAGE : CommandLine.ExitCode.SOFTWARE;
+    return e instanceof RecipeException
+        ? CommandLine.ExitCode.USAGE
+        : CommandLine.ExitCode.SOFTWARE;
   }
 
   private static String message(Throwable e) {

@@ -22,8 +22,14 @@ import picocli.CommandLine;
 class CommandLineTest {
   private static final List<String> TINY =
       List.of(
-          "model.width=16", "model.depth=1", "model.heads=2", "model.patch=7",
-          "model.timeFeatures=8", "run.steps=3", "run.batch=4", "schedule.warmupSteps=1");
+          "model.width=16",
+          "model.depth=1",
+          "model.heads=2",
+          "model.patch=7",
+          "model.timeFeatures=8",
+          "run.steps=3",
+          "run.batch=4",
+          "schedule.warmupSteps=1");
 
   @TempDir static Path folder;
   private static Path run;
@@ -88,8 +94,21 @@ class CommandLineTest {
     for (String method : List.of("meanflow", "euler", "heun")) {
       Result drawn =
           meanflow(
-              "sample", "--checkpoint", weights.toString(), "--n", "3", "--nfe", "4", "--method",
-              method, "--labels", "0,7", "--seed", "5", "--out", npy.toString());
+              "sample",
+              "--checkpoint",
+              weights.toString(),
+              "--n",
+              "3",
+              "--nfe",
+              "4",
+              "--method",
+              method,
+              "--labels",
+              "0,7",
+              "--seed",
+              "5",
+              "--out",
+              npy.toString());
       assertThat(drawn.status).as(drawn.err).isZero();
     }
     byte[] header = Arrays.copyOf(Files.readAllBytes(npy), 128);
@@ -131,15 +150,29 @@ class CommandLineTest {
     assertFails(train(folder.resolve("x4"), "--engine", "abacus"), 1, "abacus", "nd4j");
     assertFails(
         meanflow("sample", "--checkpoint", run.toString(), "--n", "0", "--out", "a.png"),
-        2, "--n", "0");
+        2,
+        "--n",
+        "0");
     assertFails(
         meanflow(
-            "sample", "--checkpoint", run.toString(), "--n", "1", "--labels", "10", "--out",
+            "sample",
+            "--checkpoint",
+            run.toString(),
+            "--n",
+            "1",
+            "--labels",
+            "10",
+            "--out",
             folder.resolve("a.png").toString()),
-        2, "--labels", "10");
+        2,
+        "--labels",
+        "10");
     assertFails(
         meanflow("sample", "--checkpoint", run.toString(), "--n", "1", "--out", "a.gif"),
-        1, "a.gif", ".png", ".npy");
+        1,
+        "a.gif",
+        ".png",
+        ".npy");
     for (int i = 1; i <= 4; i++) {
       assertThat(folder.resolve("x" + i)).doesNotExist();
     }
@@ -154,27 +187,37 @@ class CommandLineTest {
     assertThat(file).hasContent("precious");
     assertFails(
         meanflow(
-            "sample", "--checkpoint", run.toString(), "--n", "1", "--out",
+            "sample",
+            "--checkpoint",
+            run.toString(),
+            "--n",
+            "1",
+            "--out",
             file.resolve("a.png").toString()),
-        1, "a.png");
+        1,
+        "a.png");
   }
 
   @Test
   void damagedAndMissingFiles() throws IOException {
     Path copy = folder.resolve("damaged.safetensors");
-    byte[] whole =
-        Files.readAllBytes(run.resolve("checkpoints/step_000003/ema.safetensors"));
+    byte[] whole = Files.readAllBytes(run.resolve("checkpoints/step_000003/ema.safetensors"));
     Files.write(copy, Arrays.copyOf(whole, whole.length - 100));
     String out = folder.resolve("never.png").toString();
     assertFails(
         meanflow("sample", "--checkpoint", copy.toString(), "--n", "1", "--out", out),
-        1, "damaged.safetensors", "byte");
+        1,
+        "damaged.safetensors",
+        "byte");
     assertFails(
-        meanflow("sample", "--checkpoint", folder.resolve("no").toString(), "--n", "1", "--out", out),
-        1, "no");
+        meanflow(
+            "sample", "--checkpoint", folder.resolve("no").toString(), "--n", "1", "--out", out),
+        1,
+        "no");
     assertFails(
         meanflow("sample", "--checkpoint", folder.toString(), "--n", "1", "--out", out),
-        1, "holds no run");
+        1,
+        "holds no run");
     assertFails(meanflow("train", "--resume", folder.toString()), 1, "holds no run");
     assertThat(Path.of(out)).doesNotExist();
   }
@@ -200,7 +243,13 @@ class CommandLineTest {
   void aStackTraceOnlyOnDemand() {
     Result result =
         meanflow(
-            "sample", "--checkpoint", folder.resolve("no").toString(), "--n", "1", "--out", "a.png",
+            "sample",
+            "--checkpoint",
+            folder.resolve("no").toString(),
+            "--n",
+            "1",
+            "--out",
+            "a.png",
             "--verbose");
     assertThat(result.status).isEqualTo(1);
     assertThat(result.err).contains("\tat ");
@@ -208,7 +257,12 @@ class CommandLineTest {
 
   private static Result mnist(Path data, String out) {
     return meanflow(
-        "train", "--recipe", "mnist", "--data", data.toString(), "--out",
+        "train",
+        "--recipe",
+        "mnist",
+        "--data",
+        data.toString(),
+        "--out",
         folder.resolve(out).toString());
   }
 

@@ -59,8 +59,7 @@ class TrainerTest {
     @Override
     public Batch batch(int[] indices, DataType type) {
       INDArray x =
-          new RandomStream(5, indices[0], Purpose.NOISE)
-              .normalArray(type, indices.length, 1, 8, 8);
+          new RandomStream(5, indices[0], Purpose.NOISE).normalArray(type, indices.length, 1, 8, 8);
       if (broken) {
         x.putScalar(new long[] {1, 0, 3, 3}, Double.NaN);
       }
@@ -162,7 +161,8 @@ class TrainerTest {
   void theLossFallsOnARepeatedBatch() throws IOException {
     try (Engine engine = Engines.create("nd4j", Precision.FP32);
         Trainer trainer =
-            trainer(engine, recipe("run.steps=150", "optimizer.rate=3e-3", "run.batch=20"), false)) {
+            trainer(
+                engine, recipe("run.steps=150", "optimizer.rate=3e-3", "run.batch=20"), false)) {
       double first = trainer.step().meanSquaredError();
       double last = 0;
       for (int i = 1; i < 150; i++) {
@@ -223,7 +223,8 @@ class TrainerTest {
         assertThatThrownBy(() -> Checkpoint.read(checkpoint, other))
             .isInstanceOf(IOException.class)
             .hasMessageContaining("does not fit the model")
-            .hasMessageContaining("x_embedder.proj.weight is [16, 1, 4, 4] in the file, [24, 1, 4, 4]");
+            .hasMessageContaining(
+                "x_embedder.proj.weight is [16, 1, 4, 4] in the file, [24, 1, 4, 4]");
       }
     }
   }
