@@ -75,7 +75,7 @@ class RecipeTest {
       optimizer: {rate: 1e-4, beta1: 0.8, beta2: 0.99, epsilon: 1.0e-8, weightDecay: 0.1, clipNorm: 2}
       schedule: {kind: constant, warmupSteps: 30, finalFraction: 0.1}
       ema: {decay: 0.99, warmup: true}
-      data: {format: idx, images: some images, labels: some labels}
+      data: {format: idx, folder: some folder, images: some images, labels: some labels}
       run: {batch: 8, steps: 90, seed: -3, previewEvery: 0, checkpointEvery: 10, keepCheckpoints: 1, precision: fp64}
       """;
 
@@ -127,7 +127,8 @@ class RecipeTest {
         .isEqualTo(new LearningRate(1e-4, 30, LearningRate.Kind.CONSTANT, 90, 0.1));
     assertThat(recipe.average()).isEqualTo(new Ema(0.99, true));
     assertThat(recipe.data())
-        .isEqualTo(new DataSection(DataSection.Format.IDX, "some images", "some labels"));
+        .isEqualTo(
+            new DataSection(DataSection.Format.IDX, "some folder", "some images", "some labels"));
     assertThat(recipe.run()).isEqualTo(new RunSection(8, 90, -3, 0, 10, 1, Precision.FP64));
   }
 
@@ -377,7 +378,8 @@ class RecipeTest {
 
   @Test
   void theDataSetFitsTheModel() throws IOException {
-    Recipe recipe = Recipe.load("mnist").with(List.of("data.labels=labels"));
+    Recipe recipe =
+        Recipe.load("mnist").with(List.of("data.folder=" + directory, "data.labels=labels"));
     // Two black images with the header of MNIST.
     byte[] images = {0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 28, 0, 0, 0, 28};
     ByteArrayOutputStream compressed = new ByteArrayOutputStream();
@@ -387,18 +389,18 @@ class RecipeTest {
     Files.write(directory.resolve("train-images-idx3-ubyte.gz"), compressed.toByteArray());
     Files.write(directory.resolve("labels"), new byte[] {0, 0, 8, 1, 0, 0, 0, 2, 3, 9});
 
-    assertThat(recipe.dataset(directory).size()).isEqualTo(2);
-    assertThat(recipe.dataset(directory).classes()).isEqualTo(10);
-    assertThat(recipe.with(List.of("model.classes=0")).dataset(directory).classes()).isZero();
-    assertThatThrownBy(() -> recipe.with(List.of("model.classes=9")).dataset(directory))
+    assertThat(recipe.dataset().size()).isEqualTo(2);
+    assertThat(recipe.dataset().classes()).isEqualTo(10);
+    assertThat(recipe.with(List.of("model.classes=0")).dataset().classes()).isZero();
+    assertThatThrownBy(() -> recipe.with(List.of("model.classes=9")).dataset())
         .isInstanceOf(DataException.class)
         .hasMessageContaining("label must be in [0, 9), got 9");
-    assertThatThrownBy(() -> recipe.with(List.of("model.imageSize=32")).dataset(directory))
+    assertThatThrownBy(() -> recipe.with(List.of("model.imageSize=32")).dataset())
         .isInstanceOf(RecipeException.class)
         .hasMessage(
             "train-images-idx3-ubyte: images must have the shape that model.channels and"
                 + " model.imageSize say, [1, 32, 32], got [1, 28, 28]");
-    assertThatThrownBy(() -> recipe.dataset(null))
+    assertThatThrownBy(() -> recipe.with(List.of("data.folder=null")).dataset())
         .isInstanceOf(DataException.class)
         .hasMessageContaining("--data");
   }

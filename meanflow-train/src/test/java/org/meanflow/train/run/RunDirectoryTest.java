@@ -7,6 +7,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.LocalDateTime;
+import java.util.List;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -88,6 +89,23 @@ class RunDirectoryTest {
             root
                 + " holds no run: there is no config.yaml in it; name the folder that training"
                 + " wrote");
+  }
+
+  @Test
+  void theNewestCheckpointsAreKept() throws IOException {
+    RunDirectory run = RunDirectory.create(root, digits);
+    assertThat(run.newestCheckpoint()).isEmpty();
+    Files.createDirectories(root.resolve("checkpoints/.step_000600.part")); // not finished
+    for (long step : List.of(500L, 1_000_000L, 99_500L)) {
+      Files.writeString(Files.createDirectories(run.checkpoint(step)).resolve("ema"), "");
+    }
+    assertThat(run.newestCheckpoint()).contains(run.checkpoint(1_000_000));
+    run.keepCheckpoints(2);
+    assertThat(run.checkpoint(500)).doesNotExist();
+    assertThat(run.checkpoint(99_500)).isDirectoryContaining("glob:**ema");
+    assertThat(run.checkpoint(1_000_000)).isDirectoryContaining("glob:**ema");
+    run.keepCheckpoints(5);
+    assertThat(run.checkpoint(99_500)).exists();
   }
 
   @Test
