@@ -32,7 +32,7 @@ public final class Mnist {
     String folder = Path.of(arguments[0]).toAbsolutePath().toString();
     Recipe recipe =
         Recipe.load("mnist")
-            .with(List.of("data.folder=" + folder))
+            .with(List.of("data.folder='" + folder.replace("'", "''") + "'"))
             .with(List.of(arguments).subList(1, arguments.length));
     Path root = RunDirectory.defaultRoot("mnist", LocalDateTime.now(ZoneId.systemDefault()));
     try (Engine engine = Engines.create(null, recipe.run().precision())) {

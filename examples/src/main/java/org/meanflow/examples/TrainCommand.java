@@ -117,12 +117,17 @@ final class TrainCommand implements Callable<Integer> {
 
   private List<String> overrides() {
     List<String> overrides = new ArrayList<>(settings);
-    add(overrides, "data.folder", data == null ? null : data.toAbsolutePath());
+    add(overrides, "data.folder", data == null ? null : quoted(data.toAbsolutePath()));
     add(overrides, "run.steps", steps);
     add(overrides, "run.batch", batch);
     add(overrides, "run.seed", seed);
     add(overrides, "run.precision", precision);
     return overrides;
+  }
+
+  /** A path as a YAML string. */
+  private static String quoted(Path path) {
+    return "'" + path.toString().replace("'", "''") + "'";
   }
 
   private static void add(List<String> overrides, String key, @Nullable Object value) {
