@@ -1,6 +1,9 @@
 package org.meanflow.examples;
 
 import java.io.PrintWriter;
+import java.nio.file.AccessDeniedException;
+import java.nio.file.FileSystemException;
+import java.nio.file.NoSuchFileException;
 import org.meanflow.train.recipe.RecipeException;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
@@ -46,7 +49,7 @@ public final class MeanFlow implements Runnable {
   /** One line says what went wrong; the stack trace only on demand. */
   private static int report(Exception e, CommandLine command, ParseResult parsed) {
     command.getErr().println("meanflow: " + message(e));
-    if (parsed.hasMatchedOption("--verbose")) {
+    if (command.getParseResult().hasMatchedOption("--verbose")) {
       e.printStackTrace(command.getErr());
     }
     command.getErr().flush();
@@ -55,9 +58,18 @@ public final class MeanFlow implements Runnable {
         : CommandLine.ExitCode.SOFTWARE;
   }
 
-  private static String message(Throwable e) {
-    String message = e.getMessage();
-    return message == null || message.isBlank() ? e.toString() : message;
+  private static String message(Exception e) {
+    return switch (e) {
+      case NoSuchFileException missing -> missing.getFile() + ": there is no such file";
+      case AccessDeniedException denied ->
+          denied.getFile() + ": no permission; choose another place or change its permissions";
+      case FileSystemException failed when failed.getReason() == null ->
+          failed.getFile() + ": cannot be read or written (" + e.getClass().getSimpleName() + ")";
+      default -> {
+        String message = e.getMessage();
+        yield message == null || message.isBlank() ? e.toString() : message;
+      }
+    };
   }
 
   private static int reportUsage(ParameterException e, String[] arguments) {

@@ -112,7 +112,7 @@ class CommandLineTest {
       assertThat(drawn.status).as(drawn.err).isZero();
     }
     byte[] header = Arrays.copyOf(Files.readAllBytes(npy), 128);
-    assertThat(new String(header, StandardCharsets.ISO_8859_1)).contains("'<f4'", "(3, 1, 28, 28)");
+    assertThat(new String(header, StandardCharsets.ISO_8859_1)).contains("'<f4'", "(3,1,28,28,)");
     byte[] labels = Files.readAllBytes(folder.resolve("three.labels.npy"));
     assertThat(Arrays.copyOfRange(labels, labels.length - 12, labels.length))
         .isEqualTo(new byte[] {0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0});
@@ -213,7 +213,7 @@ class CommandLineTest {
         meanflow(
             "sample", "--checkpoint", folder.resolve("no").toString(), "--n", "1", "--out", out),
         1,
-        "no");
+        "there is no such file");
     assertFails(
         meanflow("sample", "--checkpoint", folder.toString(), "--n", "1", "--out", out),
         1,
