@@ -1,0 +1,27 @@
+package org.meanflow.train.run;
+
+import java.time.Instant;
+
+/**
+ * What a training step is measured by.
+ *
+ * @param step number of steps done, this one included
+ * @param loss value of the objective
+ * @param mse mean of Δ² over all elements of the batch, before weighting
+ * @param lr learning rate
+ * @param gradNorm norm of the gradients before clipping
+ * @param stepsPerSecond speed since the last record
+ * @param imagesPerSecond the same in images
+ * @param epoch epoch in which the step began, counted from 0
+ * @param time when the record was taken
+ */
+public record Metrics(
+    long step,
+    double loss,
+    double mse,
+    double lr,
+    double gradNorm,
+    double stepsPerSecond,
+    double imagesPerSecond,
+    long epoch,
+    Instant time) {}

@@ -1,0 +1,235 @@
+package org.meanflow.train.run;
+
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.LocalDateTime;
+import java.time.format.DateTimeFormatter;
+import java.util.Comparator;
+import java.util.List;
+import java.util.Locale;
+import java.util.Optional;
+import java.util.regex.Pattern;
+import java.util.stream.Stream;
+import org.meanflow.nn.weights.AtomicFile;
+import org.meanflow.train.recipe.Recipe;
+import org.meanflow.train.recipe.RecipeException;
+
+/**
+ * The folder of a run:
+ *
+ * <pre>
+ * config.yaml                the recipe with all its values: what is needed to run it again
+ * metrics.jsonl              see {@link MetricsLog}
+ * samples/step_000500.png    grids of samples
+ * checkpoints/step_000500    folders of checkpoints
+ * </pre>
+ *
+ * A step in a name is the number of steps done.
+ */
+public final class RunDirectory {
+  private static final DateTimeFormatter STAMP =
+      DateTimeFormatter.ofPattern("yyyyMMdd-HHmmss", Locale.ROOT);
+  private static final String PREFIX = "step_";
+  private static final Pattern CHECKPOINT = Pattern.compile(PREFIX + "[0-9]{1,18}");
+  private static final String CONFIG = "config.yaml";
+
+  private final Path root;
+
+  private RunDirectory(Path root) {
+    this.root = root;
+  }
+
+  /**
+   * Makes the folder of a new run, and folders above it.
+   *
+   * @param root the folder; must be missing or empty
+   * @param recipe the recipe of the run
+   * @return the run
+   * @throws IOException if the folder holds a run or anything else, or cannot be written
+   */
+  public static RunDirectory create(Path root, Recipe recipe) throws IOException {
+    RunDirectory run = new RunDirectory(root);
+    if (Files.exists(run.config())) {
+      throw new IOException(
+          root + " already holds a run; go on with it by --resume, or give --out another folder");
+    }
+    if (Files.exists(root) && !Files.isDirectory(root)) {
+      throw new IOException(root + " is a file; give --out a folder that is new or empty");
+    }
+    if (Files.exists(root) && !isEmpty(root)) {
+      throw new IOException(
+          root + " is not empty and holds no run; give --out a folder that is new or empty");
+    }
+    Files.createDirectories(run.samples());
+    Files.createDirectories(run.checkpoints());
+    byte[] yaml = recipe.toYaml().getBytes(StandardCharsets.UTF_8);
+    AtomicFile.write(
+        run.config(),
+        channel -> {
+          ByteBuffer rest = ByteBuffer.wrap(yaml);
+          while (rest.hasRemaining()) {
+            channel.write(rest);
+          }
+        });
+    return run;
+  }
+
+  /**
+   * Finds a run that was made before.
+   *
+   * @param root its folder
+   * @return the run
+   * @throws IOException if there is no run
+   */
+  public static RunDirectory open(Path root) throws IOException {
+    RunDirectory run = new RunDirectory(root);
+    if (!Files.isRegularFile(run.config())) {
+      throw new IOException(
+          "%s holds no run: there is no %s in it; name the folder that training wrote"
+              .formatted(root, CONFIG));
+    }
+    Files.createDirectories(run.samples());
+    Files.createDirectories(run.checkpoints());
+    return run;
+  }
+
+  /**
+   * The folder of a run that is given none: {@code runs/RECIPE-20250131-235959}.
+   *
+   * @param recipe name or path of the recipe
+   * @param now when the run begins
+   * @return the folder
+   */
+  public static Path defaultRoot(String recipe, LocalDateTime now) {
+    String file = String.valueOf(Path.of(recipe).getFileName());
+    String name = file.replaceFirst("\\.ya?ml$", "");
+    return Path.of("runs", name + "-" + STAMP.format(now));
+  }
+
+  /** {@return the folder itself} */
+  public Path root() {
+    return root;
+  }
+
+  /** {@return the file of the recipe} */
+  public Path config() {
+    return root.resolve(CONFIG);
+  }
+
+  /**
+   * The recipe of the run.
+   *
+   * @return what {@link #create} was given
+   * @throws RecipeException if the file was changed to something that is no recipe
+   */
+  public Recipe recipe() throws RecipeException {
+    return Recipe.load(config().toString());
+  }
+
+  /** {@return the file of the metrics} */
+  public Path metrics() {
+    return root.resolve("metrics.jsonl");
+  }
+
+  /** {@return the folder of the grids} */
+  public Path samples() {
+    return root.resolve("samples");
+  }
+
+  /**
+   * The grid of a step.
+   *
+   * @param step number of steps done, ≥ 0
+   * @return its file
+   */
+  public Path sample(long step) {
+    return samples().resolve(name(step) + ".png");
+  }
+
+  /** {@return the folder of the checkpoints} */
+  public Path checkpoints() {
+    return root.resolve("checkpoints");
+  }
+
+  /**
+   * The checkpoint of a step.
+   *
+   * @param step number of steps done, ≥ 0
+   * @return its folder
+   */
+  public Path checkpoint(long step) {
+    return checkpoints().resolve(name(step));
+  }
+
+  /**
+   * The newest checkpoint. One that was being written when the process died does not count.
+   *
+   * @return its folder; empty if there is none yet
+   * @throws IOException if the folder cannot be read
+   */
+  public Optional<Path> newestCheckpoint() throws IOException {
+    List<Path> oldestFirst = listCheckpoints();
+    return oldestFirst.isEmpty() ? Optional.empty() : Optional.of(oldestFirst.getLast());
+  }
+
+  /**
+   * Deletes all but the newest checkpoints.
+   *
+   * @param count how many to keep, ≥ 1
+   * @throws IOException if one cannot be deleted
+   */
+  public void keepCheckpoints(int count) throws IOException {
+    List<Path> oldestFirst = listCheckpoints();
+    for (Path folder : oldestFirst.subList(0, Math.max(0, oldestFirst.size() - count))) {
+      delete(folder);
+    }
+  }
+
+  /**
+   * Deletes a folder with all that is in it.
+   *
+   * @param folder the folder; may be missing
+   * @throws IOException if a file cannot be deleted
+   */
+  public static void delete(Path folder) throws IOException {
+    if (!Files.exists(folder)) {
+      return;
+    }
+    List<Path> deepestFirst;
+    try (Stream<Path> files = Files.walk(folder)) {
+      deepestFirst = files.sorted(Comparator.reverseOrder()).toList();
+    }
+    for (Path file : deepestFirst) {
+      Files.delete(file);
+    }
+  }
+
+  private List<Path> listCheckpoints() throws IOException {
+    try (Stream<Path> folders = Files.list(checkpoints())) {
+      return folders
+          .filter(folder -> CHECKPOINT.matcher(folder.getFileName().toString()).matches())
+          .sorted(Comparator.comparingLong(RunDirectory::step))
+          .toList();
+    }
+  }
+
+  private static long step(Path checkpoint) {
+    return Long.parseLong(checkpoint.getFileName().toString().substring(PREFIX.length()));
+  }
+
+  private static String name(long step) {
+    if (step < 0) {
+      throw new IllegalArgumentException("step must be >= 0, got " + step);
+    }
+    return String.format(Locale.ROOT, PREFIX + "%06d", step);
+  }
+
+  private static boolean isEmpty(Path folder) throws IOException {
+    try (Stream<Path> files = Files.list(folder)) {
+      return files.findAny().isEmpty();
+    }
+  }
+}
