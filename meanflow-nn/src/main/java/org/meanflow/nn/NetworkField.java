@@ -23,7 +23,12 @@ public final class NetworkField implements TrainableVelocity {
   private final ParameterStore parameters;
   private final Engine engine;
 
-  /** The field u_θ with θ = {@code parameters}, which stay the caller's to close. */
+  /**
+   * The field u_θ.
+   *
+   * @param network the structure
+   * @param parameters θ, made from the layout of {@code network}; they stay the caller's to close
+   */
   public NetworkField(VelocityNetwork network, ParameterStore parameters) {
     this.network = network;
     this.parameters = parameters;

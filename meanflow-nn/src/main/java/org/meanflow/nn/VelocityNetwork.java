@@ -1,6 +1,7 @@
 package org.meanflow.nn;
 
 import org.jspecify.annotations.Nullable;
+import org.meanflow.core.field.AverageVelocity;
 import org.meanflow.nn.autodiff.Dual;
 import org.meanflow.nn.autodiff.ParameterLayout;
 import org.meanflow.nn.autodiff.Tape;
@@ -11,17 +12,18 @@ import org.meanflow.nn.autodiff.Tape;
  */
 public interface VelocityNetwork {
 
-  /** Names, shapes and places of the parameters. */
+  /** {@return names, shapes and places of the parameters} */
   ParameterLayout parameters();
 
   /**
    * Evaluates the network on a tape.
    *
+   * @param tape computes, and holds θ
    * @param z points, {@code [batch, ...]}
    * @param r earlier times, {@code [batch]}
    * @param t current times, {@code [batch]}
-   * @param labels class of each sample, {@link org.meanflow.core.field.AverageVelocity#NO_LABEL}
-   *     where it has none; {@code null} if no sample has one
+   * @param labels class of each sample, {@link AverageVelocity#NO_LABEL} where it has none; {@code
+   *     null} if no sample has one
    * @return u, the shape of {@code z}
    * @throws IllegalArgumentException if shapes or labels do not fit
    */

@@ -38,22 +38,22 @@ public final class Dual {
     this.cotangent = gradient;
   }
 
-  /** The value, {@code [batch, ...]}. */
+  /** {@return the value, {@code [batch, ...]}} */
   public Tensor value() {
     return value;
   }
 
-  /** The tangent, {@code [m, ...]}; {@code null} if it is zero. */
+  /** {@return the tangent, {@code [m, ...]}; {@code null} if it is zero} */
   public @Nullable Tensor tangent() {
     return tangent;
   }
 
-  /** The cotangent, once {@link Tape#backward} has reached this; {@code null} before. */
+  /** {@return the cotangent, once {@link Tape#backward} has reached this; {@code null} before} */
   public @Nullable Tensor cotangent() {
     return cotangent;
   }
 
-  /** The extents of the value. */
+  /** {@return the extents of the value; not to be changed} */
   public long[] shape() {
     return value.shape();
   }

@@ -7,15 +7,26 @@ import org.meanflow.core.random.RandomStream;
 @FunctionalInterface
 public interface Initializer {
 
-  /** Row-major values of a parameter of {@code shape}. */
+  /**
+   * Draws the first values of a parameter.
+   *
+   * @param shape extents of the parameter
+   * @param random stream of this parameter alone
+   * @return row-major values, as many as {@code shape} has elements
+   */
   double[] values(long[] shape, RandomStream random);
 
-  /** All zero. */
+  /** {@return a law that gives zeros} */
   static Initializer zeros() {
     return constant(0);
   }
 
-  /** All equal. */
+  /**
+   * All equal.
+   *
+   * @param value every value
+   * @return the law
+   */
   static Initializer constant(double value) {
     return (shape, random) -> {
       double[] values = new double[count(shape)];
@@ -24,7 +35,12 @@ public interface Initializer {
     };
   }
 
-  /** Normal with mean 0. */
+  /**
+   * Normal with mean 0.
+   *
+   * @param std standard deviation
+   * @return the law
+   */
   static Initializer normal(double std) {
     return (shape, random) -> {
       double[] values = random.normals(count(shape));
@@ -36,6 +52,8 @@ public interface Initializer {
   /**
    * Uniform on ±√(6 / (in + out)) for a weight {@code [out, in…]}, all extents but the first
    * counted as {@code in} (Glorot and Bengio, AISTATS 2010).
+   *
+   * @return the law
    */
   static Initializer xavierUniform() {
     return (shape, random) -> {

@@ -20,9 +20,16 @@ public final class ParameterLayout {
   private final List<Constant> constants = new ArrayList<>();
   private long length;
 
+  /** A layout without parameters. */
+  public ParameterLayout() {}
+
   /**
-   * Adds a parameter.
+   * Adds a parameter behind those declared before.
    *
+   * @param name name as in a PyTorch state dict, {@code blocks.0.attn.qkv.weight}
+   * @param initializer law of its first values
+   * @param shape extents
+   * @return the parameter
    * @throws IllegalArgumentException if the name is taken
    */
   public Parameter declare(String name, Initializer initializer, long... shape) {
@@ -34,29 +41,35 @@ public final class ParameterLayout {
     return parameter;
   }
 
-  /** Adds fixed numbers, row-major. */
+  /**
+   * Adds fixed numbers.
+   *
+   * @param values row-major values
+   * @param shape extents
+   * @return the constant
+   */
   public Constant declareConstant(double[] values, long... shape) {
     Constant constant = new Constant(values, shape);
     constants.add(constant);
     return constant;
   }
 
-  /** All constants, in the order of their declaration. */
+  /** {@return all constants, in the order of their declaration} */
   public List<Constant> constants() {
     return Collections.unmodifiableList(constants);
   }
 
-  /** All parameters, in the order of their declaration. */
+  /** {@return all parameters, in the order of their declaration} */
   public List<Parameter> parameters() {
     return Collections.unmodifiableList(new ArrayList<>(parameters.values()));
   }
 
-  /** The number of elements of a buffer of this layout, padding included. */
+  /** {@return the number of elements of a buffer of this layout, padding included} */
   public long length() {
     return length;
   }
 
-  /** The number of trainable numbers, padding excluded. */
+  /** {@return the number of trainable numbers, padding excluded} */
   public long count() {
     return parameters.values().stream().mapToLong(p -> Tensor.size(p.shape())).sum();
   }

@@ -27,7 +27,12 @@ public final class ParameterStore implements AutoCloseable {
   private @Nullable Tensor gradients;
   private @Nullable Map<String, Tensor> gradientViews;
 
-  /** A store of zeros. */
+  /**
+   * A store of zeros.
+   *
+   * @param engine holds the numbers
+   * @param layout names, shapes and places, complete: what is declared later is not in the store
+   */
   public ParameterStore(Engine engine, ParameterLayout layout) {
     this.engine = engine;
     this.layout = layout;
@@ -40,7 +45,14 @@ public final class ParameterStore implements AutoCloseable {
     }
   }
 
-  /** A store with the initial values that the layers asked for, a function of {@code seed}. */
+  /**
+   * A store with the initial values that the layers asked for.
+   *
+   * @param engine holds the numbers
+   * @param layout names, shapes, places and laws of the values
+   * @param seed fixes all values, whatever the engine
+   * @return a new store
+   */
   public static ParameterStore initialized(Engine engine, ParameterLayout layout, long seed) {
     ParameterStore store = new ParameterStore(engine, layout);
     List<Parameter> parameters = layout.parameters();
@@ -53,22 +65,22 @@ public final class ParameterStore implements AutoCloseable {
     return store;
   }
 
-  /** The engine that holds the numbers. */
+  /** {@return the engine that holds the numbers} */
   public Engine engine() {
     return engine;
   }
 
-  /** Names, shapes and places. */
+  /** {@return names, shapes and places} */
   public ParameterLayout layout() {
     return layout;
   }
 
-  /** All values, flat; padding is zero. */
+  /** {@return all values, flat; padding is zero} */
   public Tensor values() {
     return values;
   }
 
-  /** All gradients, flat; allocated, and zero, on first use. */
+  /** {@return all gradients, flat; allocated, and zero, on first use} */
   public Tensor gradients() {
     Tensor existing = gradients;
     if (existing == null) {
@@ -79,12 +91,24 @@ public final class ParameterStore implements AutoCloseable {
     return existing;
   }
 
-  /** The value of a parameter, as a view. */
+  /**
+   * The value of a parameter.
+   *
+   * @param parameter one of {@link #layout}
+   * @return a view of {@link #values}
+   * @throws IllegalArgumentException if the layout has no parameter of that name
+   */
   public Tensor value(Parameter parameter) {
     return view(valueViews, parameter);
   }
 
-  /** The gradient of a parameter, as a view. */
+  /**
+   * The gradient of a parameter.
+   *
+   * @param parameter one of {@link #layout}
+   * @return a view of {@link #gradients}
+   * @throws IllegalArgumentException if the layout has no parameter of that name
+   */
   public Tensor gradient(Parameter parameter) {
     gradients();
     return view(Objects.requireNonNull(gradientViews), parameter);
@@ -95,26 +119,44 @@ public final class ParameterStore implements AutoCloseable {
     return Objects.requireNonNull(constants.get(constant), "constant of another network");
   }
 
-  /** A buffer of this layout filled with zeros, for an optimiser's moments. */
+  /**
+   * A buffer of this layout, for an optimiser's moments.
+   *
+   * @return a new tensor of {@link ParameterLayout#length} zeros, the caller's to close
+   */
   public Tensor zeroBuffer() {
     Tensor buffer = engine.allocate(layout.length());
     engine.kernels().elementwise().fill(buffer, 0);
     return buffer;
   }
 
-  /** A store of the same layout and values, for a moving average. */
+  /**
+   * A store of the same layout and values, for a moving average.
+   *
+   * @return a new store, the caller's to close
+   */
   public ParameterStore copy() {
     ParameterStore copy = new ParameterStore(engine, layout);
     engine.kernels().elementwise().copy(values, copy.values);
     return copy;
   }
 
-  /** Reads one parameter. */
+  /**
+   * Reads one parameter.
+   *
+   * @param parameter one of {@link #layout}
+   * @return a new array of its shape, in the precision of the engine
+   */
   public INDArray read(Parameter parameter) {
     return engine.read(value(parameter));
   }
 
-  /** Changes one parameter. */
+  /**
+   * Changes one parameter.
+   *
+   * @param parameter one of {@link #layout}
+   * @param numbers new values, as many as it has elements
+   */
   public void write(Parameter parameter, INDArray numbers) {
     engine.write(numbers, value(parameter));
   }

@@ -1,6 +1,7 @@
 package org.meanflow.nn.autodiff;
 
 import java.util.List;
+import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.Cotangent;
 import org.meanflow.nn.engine.Kernels;
@@ -19,6 +20,8 @@ public interface Primitive {
   /**
    * The shape of the result.
    *
+   * @param inputs shapes of the inputs; not to be changed
+   * @return extents, the first the batch
    * @throws IllegalArgumentException if the shapes do not fit, with the shapes
    */
   long[] shape(List<long[]> inputs);
@@ -26,13 +29,18 @@ public interface Primitive {
   /**
    * Computes the result.
    *
+   * @param k kernels of the engine
+   * @param x the inputs
+   * @param y the result
    * @param keep whether {@link #jvp} or {@link #vjp} will be called
+   * @return what these rules need besides inputs and result; {@link Saved#NOTHING} for nothing
    */
   Saved forward(Kernels k, Tensor[] x, Tensor y, boolean keep);
 
   /**
    * Computes the result's tangent, for the first m samples.
    *
+   * @param k kernels of the engine
    * @param e the evaluation, its activations cut to the first m samples (what was saved is not cut)
    * @param dx tangent of each input, {@code null} where it is zero; at least one is not
    * @param dy the result, of m samples
@@ -42,12 +50,20 @@ public interface Primitive {
   /**
    * Computes the cotangents of the inputs.
    *
+   * @param k kernels of the engine
+   * @param e the evaluation
    * @param gy cotangent of the result
    * @param gx where the cotangent of each input goes, {@code null} where it is not wanted
    */
   void vjp(Kernels k, Evaluation e, Tensor gy, @Nullable Cotangent[] gx);
 
-  /** Whether {@link #vjp} writes only a part of the cotangent of input {@code i}. */
+  /**
+   * Whether {@link #vjp} writes only a part of the cotangent of an input, so that the rest must be
+   * set to zero beforehand.
+   *
+   * @param i index of the input
+   * @return whether the rule leaves elements of that cotangent unwritten
+   */
   default boolean writesPart(int i) {
     return false;
   }
@@ -70,8 +86,10 @@ public interface Primitive {
     /**
      * Computes value and tangent at once.
      *
+     * @param k kernels of the engine
      * @param x the inputs; the first has the values in its first {@code batch} rows, the tangents
      *     in the rest
+     * @param batch number of samples
      * @param y the result, stacked in the same way
      */
     void forwardStacked(Kernels k, Tensor[] x, long batch, Tensor y);
@@ -86,10 +104,24 @@ public interface Primitive {
   /** An elementwise map of one input, with a diagonal Jacobian. */
   interface Elementwise extends Primitive {
 
-    /** y = f(x). */
+    /**
+     * y = f(x).
+     *
+     * @param k kernels of the engine
+     * @param x the input
+     * @param y the result, the shape of {@code x}
+     */
     void forward(Kernels k, Tensor x, Tensor y);
 
-    /** y = f′(x) ⊙ d, or y += f′(x) ⊙ d if {@code add}: the tangent rule and the cotangent rule. */
+    /**
+     * y = f′(x) ⊙ d, or y += f′(x) ⊙ d: the tangent rule and the cotangent rule.
+     *
+     * @param k kernels of the engine
+     * @param x the input
+     * @param d ẋ for the tangent, ȳ for the cotangent
+     * @param y the result, the shape of {@code x}
+     * @param add whether to add to {@code y} or to overwrite it
+     */
     void slope(Kernels k, Tensor x, Tensor d, Tensor y, boolean add);
 
     @Override
@@ -105,7 +137,7 @@ public interface Primitive {
 
     @Override
     default void jvp(Kernels k, Evaluation e, @Nullable Tensor[] dx, Tensor dy) {
-      slope(k, e.x()[0], java.util.Objects.requireNonNull(dx[0]), dy, false);
+      slope(k, e.x()[0], Objects.requireNonNull(dx[0]), dy, false);
     }
 
     @Override

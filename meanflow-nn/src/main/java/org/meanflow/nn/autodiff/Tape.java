@@ -3,6 +3,7 @@ package org.meanflow.nn.autodiff;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.function.Function;
 import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.Cotangent;
@@ -43,26 +44,41 @@ public final class Tape implements AutoCloseable {
     }
   }
 
-  /** A tape for one evaluation with {@code parameters}. */
+  /**
+   * A tape for one evaluation.
+   *
+   * @param parameters θ; a backward pass adds to their gradients
+   * @param mode whether a backward pass may follow
+   */
   public Tape(ParameterStore parameters, Mode mode) {
     this.engine = parameters.engine();
     this.parameters = parameters;
     this.mode = mode;
   }
 
-  /** The engine that computes. */
+  /** {@return the engine that computes} */
   public Engine engine() {
     return engine;
   }
 
-  /** A tensor that lives as long as this tape. */
+  /**
+   * A tensor that lives as long as this tape.
+   *
+   * @param shape extents
+   * @return a tensor with undefined content
+   */
   public Tensor allocate(long... shape) {
     Tensor tensor = engine.allocate(shape);
     owned.add(tensor);
     return tensor;
   }
 
-  /** Fixed numbers of the network, such as a positional table. */
+  /**
+   * Fixed numbers of the network, such as a positional table.
+   *
+   * @param constant declared by the network's layout
+   * @return a dual number without tangent or gradient
+   */
   public Dual constant(Constant constant) {
     return new Dual(parameters.constant(constant), null);
   }
@@ -73,12 +89,18 @@ public final class Tape implements AutoCloseable {
    * @param stacked {@code [batch + m, ...]}: values, then tangents; the tape does not own it
    * @param batch number of samples
    * @param differentiable whether {@link #backward} should compute its cotangent
+   * @return the dual number
    */
   public Dual input(Tensor stacked, long batch, boolean differentiable) {
     return new Dual(stacked, batch, differentiable && mode == Mode.RECORD);
   }
 
-  /** A parameter of the network. */
+  /**
+   * A parameter of the network.
+   *
+   * @param parameter declared by the network's layout
+   * @return a dual number without tangent; {@link #backward} adds to its gradient in the store
+   */
   public Dual parameter(Parameter parameter) {
     return new Dual(
         parameters.value(parameter), mode == Mode.RECORD ? parameters.gradient(parameter) : null);
@@ -87,6 +109,9 @@ public final class Tape implements AutoCloseable {
   /**
    * Applies a primitive.
    *
+   * @param primitive the operation
+   * @param inputs its inputs, all on this tape
+   * @return the result, with a tangent if an input has one
    * @throws IllegalArgumentException if the shapes of the inputs do not fit, naming the layer
    */
   public Dual apply(Primitive primitive, Dual... inputs) {
@@ -133,20 +158,28 @@ public final class Tape implements AutoCloseable {
   }
 
   /**
-   * Runs one layer under a name. Names nest with dots and appear in error messages. When nothing is
-   * recorded, all that the layer computed is given back, but for its result.
+   * Runs one layer under a name, which appears in error messages. When nothing is recorded, all
+   * that the layer computed is given back, but for its result.
+   *
+   * @param name name of the layer, in full: the prefix of its parameters' names
+   * @param layer applies primitives to this tape
+   * @return what {@code layer} returned
    */
   public Dual scope(String name, Supplier<Dual> layer) {
     String outer = scope;
     int mark = owned.size();
-    scope = outer.isEmpty() ? name : outer + "." + name;
+    scope = name;
     try {
       Dual result = layer.get();
       if (mode == Mode.EVALUATE) {
         List<AutoCloseable> inner = owned.subList(mark, owned.size());
+        // A layer that returns what it was given returns what is not its to keep.
+        boolean computedHere = inner.stream().anyMatch(tensor -> tensor == result.stacked());
         inner.forEach(tensor -> closeUnless(tensor, result.stacked()));
         inner.clear();
-        owned.add(result.stacked());
+        if (computedHere) {
+          owned.add(result.stacked());
+        }
       }
       return result;
     } finally {
@@ -158,6 +191,9 @@ public final class Tape implements AutoCloseable {
    * Adds the gradient of ⟨cotangent, output⟩ to the gradients of the parameters, and computes the
    * cotangents of differentiable inputs. Values are given back on the way.
    *
+   * @param output a result on this tape
+   * @param cotangent the shape of {@code output}; not changed
+   * @throws IllegalArgumentException if {@code cotangent} has another shape
    * @throws IllegalStateException on a tape that does not record, or a second time
    */
   public void backward(Dual output, Tensor cotangent) {
@@ -190,8 +226,10 @@ public final class Tape implements AutoCloseable {
   }
 
   /**
-   * The first operation, in the order of evaluation, whose value or tangent is not finite; {@code
-   * null} if there is none. To be called before {@link #backward}.
+   * Looks for what went wrong, on a recording tape and before {@link #backward}.
+   *
+   * @return the first operation, in the order of evaluation, whose value or tangent is not finite;
+   *     {@code null} if there is none
    */
   public @Nullable String firstNonFinite() {
     for (Node node : nodes) {
@@ -236,7 +274,7 @@ public final class Tape implements AutoCloseable {
     return cotangents;
   }
 
-  private static Tensor[] tensors(Dual[] inputs, java.util.function.Function<Dual, Tensor> part) {
+  private static Tensor[] tensors(Dual[] inputs, Function<Dual, Tensor> part) {
     Tensor[] tensors = new Tensor[inputs.length];
     for (int i = 0; i < inputs.length; i++) {
       tensors[i] = part.apply(inputs[i]);

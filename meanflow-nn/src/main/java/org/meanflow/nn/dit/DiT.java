@@ -11,6 +11,7 @@ import org.meanflow.nn.autodiff.Dual;
 import org.meanflow.nn.autodiff.Initializer;
 import org.meanflow.nn.autodiff.Parameter;
 import org.meanflow.nn.autodiff.ParameterLayout;
+import org.meanflow.nn.autodiff.ParameterStore;
 import org.meanflow.nn.autodiff.Tape;
 import org.meanflow.nn.engine.PatchOrder;
 import org.meanflow.nn.layer.LabelEmbedder;
@@ -50,7 +51,11 @@ public final class DiT implements VelocityNetwork {
 
   private record TimeInput(Time time, TimestepEmbedder embedder) {}
 
-  /** A network of the given architecture. */
+  /**
+   * A network; its numbers are a {@link ParameterStore} of its layout.
+   *
+   * @param config the architecture
+   */
   public DiT(DiTConfig config) {
     this.config = config;
     int width = config.width();
@@ -95,7 +100,7 @@ public final class DiT implements VelocityNetwork {
     finalLayer = new FinalLayer(layout, "final_layer", config);
   }
 
-  /** The architecture. */
+  /** {@return the architecture} */
   public DiTConfig config() {
     return config;
   }

@@ -89,6 +89,10 @@ public record DiTConfig(
    * no q/k norm, conditioning on (t, t − r), times not scaled, fixed positional table.
    *
    * @param name size and patch: S, B, M, L or XL, a slash and the side of a patch, e.g. {@code B/4}
+   * @param channels channels of an image
+   * @param imageSize height and width of an image, pixels (or latent pixels)
+   * @param classes number of classes; 0 for a network without labels
+   * @return the configuration
    * @throws IllegalArgumentException if the name is unknown or the sizes do not fit
    */
   public static DiTConfig preset(String name, int channels, int imageSize, int classes) {
@@ -112,7 +116,7 @@ public record DiTConfig(
         256);
   }
 
-  /** Patches along one side of an image. */
+  /** {@return patches along one side of an image} */
   public int grid() {
     return imageSize / patch;
   }

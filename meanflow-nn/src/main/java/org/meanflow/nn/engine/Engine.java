@@ -11,35 +11,53 @@ import org.nd4j.linalg.api.ndarray.INDArray;
  */
 public interface Engine extends AutoCloseable {
 
-  /** The name by which the engine is chosen, as in {@code --engine nd4j}. */
+  /** {@return the name by which the engine is chosen, as in {@code --engine nd4j}} */
   String name();
 
-  /** The arithmetic that the engine was created for. */
+  /** {@return the arithmetic that the engine was created for} */
   Precision precision();
 
-  /** The operations of this engine. */
+  /** {@return the operations of this engine} */
   Kernels kernels();
 
   /**
    * A tensor with undefined content. Memory of closed tensors is used again, so a training step
    * whose shapes do not change allocates nothing after the first.
+   *
+   * @param shape extents, outermost first
+   * @return a new tensor, the caller's to close
    */
   Tensor allocate(long... shape);
 
-  /** Copies {@code source}, of any numeric type, into {@code target} of the same length. */
+  /**
+   * Copies an array to the engine.
+   *
+   * @param source of any numeric type and order
+   * @param target gets the elements in row-major order; of the same length
+   */
   void write(INDArray source, Tensor target);
 
-  /** Copies {@code source} into a new array of the precision's data type. */
+  /**
+   * Copies a tensor from the engine.
+   *
+   * @param source of this engine
+   * @return a new c-ordered array of its shape, in the precision's data type
+   */
   INDArray read(Tensor source);
 
-  /** A new tensor with the content and the shape of {@code source}. */
+  /**
+   * Copies an array to a new tensor.
+   *
+   * @param source of any numeric type and order
+   * @return a new tensor of its shape, the caller's to close
+   */
   default Tensor copyOf(INDArray source) {
     Tensor tensor = allocate(source.shape());
     write(source, tensor);
     return tensor;
   }
 
-  /** Bytes held for tensors, in use or kept for reuse. */
+  /** {@return bytes held for tensors, in use or kept for reuse} */
   long bytesHeld();
 
   @Override

@@ -5,21 +5,27 @@ import org.jspecify.annotations.Nullable;
 /** Makes engines of one kind; found by {@link java.util.ServiceLoader}. */
 public interface EngineProvider {
 
-  /** The name of the engine. */
+  /** {@return the name of the engine, as in {@code --engine nd4j}} */
   String name();
 
-  /** The engine with the highest rank that can run is the default. */
+  /**
+   * The engine with the highest rank that can run is the default.
+   *
+   * @return any number; 0 is the reference engine
+   */
   int rank();
 
-  /** Why the engine cannot run here; {@code null} if it can. */
+  /** {@return why the engine cannot run here; {@code null} if it can} */
   @Nullable String unavailableBecause();
 
-  /** What the engine runs on: libraries, versions, kernel sets; for {@code info}. */
+  /** {@return what the engine runs on: libraries, versions, kernel sets; for {@code info}} */
   String description();
 
   /**
    * A new engine.
    *
+   * @param precision its arithmetic
+   * @return the engine, the caller's to close
    * @throws IllegalArgumentException if it does not support {@code precision}
    */
   Engine create(Precision precision);

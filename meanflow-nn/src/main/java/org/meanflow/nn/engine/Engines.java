@@ -14,7 +14,7 @@ public final class Engines {
 
   private Engines() {}
 
-  /** All engines on the class path, the preferred first, whether they can run here or not. */
+  /** {@return all engines on the class path, the preferred first, whether they can run or not} */
   public static List<EngineProvider> providers() {
     return ServiceLoader.load(EngineProvider.class).stream()
         .map(ServiceLoader.Provider::get)
@@ -26,6 +26,9 @@ public final class Engines {
    * Creates the engine called {@code name}, or, if that is {@code null}, the one that the system
    * property {@code meanflow.engine} names, or the best that can run here.
    *
+   * @param name name of an engine, or {@code null} for no preference
+   * @param precision its arithmetic
+   * @return the engine, the caller's to close
    * @throws IllegalArgumentException if there is no engine of that name or it cannot run here
    */
   public static Engine create(@Nullable String name, Precision precision) {

@@ -23,6 +23,9 @@ public interface LinearKernels {
    * @param x {@code [rows, in]}
    * @param w {@code [out, in]}
    * @param gy ȳ, {@code [rows, out]}
+   * @param gx x̄, {@code null} if not wanted
+   * @param gw W̄, {@code null} if not wanted
+   * @param gb b̄, {@code null} if not wanted
    */
   void linearBackward(
       Tensor x,

@@ -25,17 +25,17 @@ public record Norm(Kind kind, double epsilon) {
     }
   }
 
-  /** RMS norm with ε = 2⁻²³, what PyTorch uses for float32 by default. */
+  /** {@return RMS norm with ε = 2⁻²³, what PyTorch uses for float32 by default} */
   public static Norm rms() {
     return new Norm(Kind.RMS, 0x1p-23);
   }
 
-  /** Layer norm with ε = 10⁻⁶, what DiT uses. */
+  /** {@return layer norm with ε = 10⁻⁶, what DiT uses} */
   public static Norm layer() {
     return new Norm(Kind.LAYER, 1e-6);
   }
 
-  /** No normalisation. */
+  /** {@return no normalisation} */
   public static Norm none() {
     return new Norm(Kind.NONE, 0);
   }

@@ -3,7 +3,12 @@ package org.meanflow.nn.engine;
 /** Passes over all parameters of a network, which lie in one flat buffer. */
 public interface OptimizerKernels {
 
-  /** Σ x², accumulated in float64. */
+  /**
+   * Σ x², accumulated in float64.
+   *
+   * @param x of any shape
+   * @return the sum; NaN or infinite if an element is
+   */
   double squaredNorm(Tensor x);
 
   /**
@@ -20,7 +25,13 @@ public interface OptimizerKernels {
    */
   void adamW(AdamWUpdate update, Tensor p, Tensor g, Tensor m, Tensor v);
 
-  /** Exponential moving average: average ← decay·average + (1−decay)·p. */
+  /**
+   * Exponential moving average: average ← decay·average + (1−decay)·p.
+   *
+   * @param decay in [0, 1]
+   * @param p parameters, not changed
+   * @param average changed
+   */
   void movingAverage(double decay, Tensor p, Tensor average);
 
   /**

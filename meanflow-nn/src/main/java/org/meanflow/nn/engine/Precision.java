@@ -15,7 +15,7 @@ public enum Precision {
     this.dataType = dataType;
   }
 
-  /** The type of the arrays that enter and leave an engine of this precision. */
+  /** {@return the type of the arrays that leave an engine of this precision} */
   public DataType dataType() {
     return dataType;
   }

@@ -15,7 +15,14 @@ public final class LabelEmbedder {
   private final int classes;
   private final Parameter table;
 
-  /** Declares the parameter {@code NAME.embedding.weight}, {@code [classes + 1, width]}. */
+  /**
+   * Declares the parameter {@code NAME.embedding.weight}, {@code [classes + 1, width]}.
+   *
+   * @param layout where the parameter is declared
+   * @param name prefix of its name
+   * @param classes number of classes, ≥ 1
+   * @param width extent of an embedding
+   */
   public LabelEmbedder(ParameterLayout layout, String name, int classes, int width) {
     this.name = name;
     this.classes = classes;
@@ -24,10 +31,13 @@ public final class LabelEmbedder {
   }
 
   /**
-   * The embeddings, {@code [batch, width]}.
+   * Embeds one label for each sample.
    *
+   * @param tape computes, and holds the parameters
    * @param labels classes in [0, classes], where the last, like {@link AverageVelocity#NO_LABEL},
    *     means none; {@code null} if no sample has one
+   * @param batch number of samples
+   * @return the embeddings, {@code [batch, width]}, without tangent
    * @throws IllegalArgumentException if a label is out of range
    */
   public Dual forward(Tape tape, int @Nullable [] labels, long batch) {

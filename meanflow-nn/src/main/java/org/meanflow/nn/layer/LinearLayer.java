@@ -15,6 +15,9 @@ public final class LinearLayer {
   /**
    * Declares the parameters; the bias starts at zero.
    *
+   * @param layout where the parameters are declared
+   * @param name prefix of their names
+   * @param initializer law of the first weights
    * @param shape extents of the weight, {@code [out, in...]}
    */
   public LinearLayer(ParameterLayout layout, String name, Initializer initializer, long... shape) {
@@ -22,7 +25,13 @@ public final class LinearLayer {
     bias = layout.declare(name + ".bias", Initializer.zeros(), shape[0]);
   }
 
-  /** y = x Wᵀ + b, x {@code [batch, ..., in]}. */
+  /**
+   * y = x Wᵀ + b.
+   *
+   * @param tape computes, and holds the parameters
+   * @param x {@code [batch, ..., in]}
+   * @return y, {@code [batch, ..., out]}
+   */
   public Dual forward(Tape tape, Dual x) {
     return tape.apply(new Linear(), x, tape.parameter(weight), tape.parameter(bias));
   }

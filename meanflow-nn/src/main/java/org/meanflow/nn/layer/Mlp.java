@@ -12,7 +12,14 @@ public final class Mlp {
   private final LinearLayer first;
   private final LinearLayer second;
 
-  /** Declares the parameters. */
+  /**
+   * Declares the parameters.
+   *
+   * @param layout where the parameters are declared
+   * @param name prefix of their names
+   * @param width extent of input and result
+   * @param hidden extent in between
+   */
   public Mlp(ParameterLayout layout, String name, int width, int hidden) {
     Initializer xavier = Initializer.xavierUniform();
     this.name = name;
@@ -20,7 +27,13 @@ public final class Mlp {
     this.second = new LinearLayer(layout, name + ".fc2", xavier, width, hidden);
   }
 
-  /** From and to {@code [batch, ..., width]}. */
+  /**
+   * Applies the layer.
+   *
+   * @param tape computes, and holds the parameters
+   * @param x {@code [batch, ..., width]}
+   * @return the shape of {@code x}
+   */
   public Dual forward(Tape tape, Dual x) {
     return tape.scope(
         name, () -> second.forward(tape, tape.apply(new Gelu(), first.forward(tape, x))));

@@ -12,6 +12,10 @@ public enum PositionTable {
    * channels encodes the column, the second the row, each half as [sin(p w_j), cos(p w_j)] with w_j
    * = 10000^(−j/(width/4)).
    *
+   * @param rows rows of patches
+   * @param columns columns of patches
+   * @param width channels of a token, a multiple of 4
+   * @return the table, row-major
    * @throws IllegalArgumentException if {@code width} is not a multiple of 4
    */
   public static double[] sinusoids(int rows, int columns, int width) {

@@ -21,7 +21,15 @@ public final class SelfAttention {
   private final @Nullable Parameter kGain;
   private final LinearLayer projection;
 
-  /** Declares the parameters; {@code qkNorm} is {@link Norm#none()} for plain attention. */
+  /**
+   * Declares the parameters.
+   *
+   * @param layout where the parameters are declared
+   * @param name prefix of their names
+   * @param width channels of a token; a multiple of {@code heads}
+   * @param heads number of heads
+   * @param qkNorm normalisation of q and k, with gains; {@link Norm#none()} for plain attention
+   */
   public SelfAttention(ParameterLayout layout, String name, int width, int heads, Norm qkNorm) {
     this.name = name;
     this.attention = new Attention(heads, qkNorm);
@@ -34,7 +42,13 @@ public final class SelfAttention {
     this.projection = new LinearLayer(layout, name + ".proj", xavier, width, width);
   }
 
-  /** From and to {@code [batch, tokens, width]}. */
+  /**
+   * Applies the layer.
+   *
+   * @param tape computes, and holds the parameters
+   * @param x {@code [batch, tokens, width]}
+   * @return the shape of {@code x}
+   */
   public Dual forward(Tape tape, Dual x) {
     return tape.scope(
         name,

@@ -14,7 +14,15 @@ public final class TimestepEmbedder {
   private final LinearLayer first;
   private final LinearLayer second;
 
-  /** Declares the parameters {@code NAME.mlp.0.*} and {@code NAME.mlp.2.*}. */
+  /**
+   * Declares the parameters {@code NAME.mlp.0.*} and {@code NAME.mlp.2.*}.
+   *
+   * @param layout where the parameters are declared
+   * @param name prefix of their names
+   * @param timeScale factor on the times before their sinusoids
+   * @param featureCount number of sinusoidal features, even
+   * @param width extent of an embedding
+   */
   public TimestepEmbedder(
       ParameterLayout layout, String name, double timeScale, int featureCount, int width) {
     Initializer normal = Initializer.normal(0.02);
@@ -24,7 +32,13 @@ public final class TimestepEmbedder {
     this.second = new LinearLayer(layout, name + ".mlp.2", normal, width, width);
   }
 
-  /** From {@code [batch]} to {@code [batch, width]}. */
+  /**
+   * Embeds one time for each sample.
+   *
+   * @param tape computes, and holds the parameters
+   * @param t times, {@code [batch]}
+   * @return the embeddings, {@code [batch, width]}
+   */
   public Dual forward(Tape tape, Dual t) {
     return tape.scope(
         name,

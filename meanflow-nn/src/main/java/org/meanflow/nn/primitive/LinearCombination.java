@@ -17,12 +17,12 @@ import org.meanflow.nn.engine.Tensor;
  */
 public record LinearCombination(double alpha, double beta) implements Primitive {
 
-  /** z = x + y. */
+  /** {@return z = x + y} */
   public static LinearCombination sum() {
     return new LinearCombination(1, 1);
   }
 
-  /** z = x − y. */
+  /** {@return z = x − y} */
   public static LinearCombination difference() {
     return new LinearCombination(1, -1);
   }

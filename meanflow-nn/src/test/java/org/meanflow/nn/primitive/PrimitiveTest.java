@@ -104,7 +104,9 @@ class PrimitiveTest {
 
   @Test
   void everyPrimitiveHasACase() throws IOException, URISyntaxException {
-    Path classes = Path.of(Objects.requireNonNull(Linear.class.getResource(".")).toURI());
+    // The class file, not its folder by name: the tests' folder has the same name.
+    Path linear = Path.of(Objects.requireNonNull(Linear.class.getResource("Linear.class")).toURI());
+    Path classes = linear.getParent();
     TreeSet<String> primitives = new TreeSet<>();
     try (Stream<Path> files = Files.list(classes)) {
       for (Path file : (Iterable<Path>) files::iterator) {

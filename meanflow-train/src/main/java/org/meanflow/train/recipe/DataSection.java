@@ -12,10 +12,12 @@ import org.meanflow.train.data.ImageDataset;
  * them: {@code resource:NAME}, or a path relative to the folder of the data.
  *
  * @param format format of the files
+ * @param folder folder that relative file names are relative to; {@code null} if there are none
  * @param images file of the images
  * @param labels file of the labels; {@code null} for none
  */
-public record DataSection(Format format, String images, @Nullable String labels) {
+public record DataSection(
+    Format format, @Nullable String folder, String images, @Nullable String labels) {
 
   /** The formats of data files. */
   public enum Format {
@@ -26,18 +28,18 @@ public record DataSection(Format format, String images, @Nullable String labels)
   /**
    * Reads the data set.
    *
-   * @param folder what relative paths are relative to; {@code null} for none
    * @param classes number of classes; with 0 labels are not read
    * @return the data set
    * @throws DataException if a file is missing or damaged, or a label is not below {@code classes}
    */
-  public ImageDataset read(@Nullable Path folder, int classes) throws DataException {
-    DataSource imageFile = DataSource.locate(images, folder);
+  public ImageDataset read(int classes) throws DataException {
+    Path base = folder == null ? null : Path.of(folder);
+    DataSource imageFile = DataSource.locate(images, base);
     return switch (format) {
       case IDX ->
           labels == null || classes == 0
               ? IdxDataset.read(imageFile)
-              : IdxDataset.read(imageFile, DataSource.locate(labels, folder), classes);
+              : IdxDataset.read(imageFile, DataSource.locate(labels, base), classes);
     };
   }
 }

@@ -10,7 +10,6 @@ import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.List;
-import org.jspecify.annotations.Nullable;
 import org.meanflow.core.objective.MeanFlowObjective;
 import org.meanflow.nn.dit.DiTConfig;
 import org.meanflow.train.data.DataException;
@@ -192,14 +191,13 @@ public record Recipe(
   /**
    * Reads the data set and checks that the network fits it.
    *
-   * @param folder what relative paths in {@link #data} are relative to; {@code null} for none
    * @return the data set
    * @throws DataException if a file is missing or damaged, or a label is not below {@code
    *     model.classes}
    * @throws RecipeException if the images have another shape than the model
    */
-  public ImageDataset dataset(@Nullable Path folder) throws DataException, RecipeException {
-    ImageDataset dataset = data.read(folder, model.classes());
+  public ImageDataset dataset() throws DataException, RecipeException {
+    ImageDataset dataset = data.read(model.classes());
     long[] expected = {model.channels(), model.imageSize(), model.imageSize()};
     if (!Arrays.equals(dataset.imageShape(), expected)) {
       throw new RecipeException(

@@ -105,13 +105,18 @@ final class RecordBinder {
       throws RecipeException {
     String key = join(path, component.getName());
     JsonNode value = tree.path(component.getName());
-    if (value.isMissingNode() || value.isNull()) {
+    if (value.isMissingNode() || isNothing(value)) {
       if (component.getAnnotatedType().isAnnotationPresent(Nullable.class)) {
         return null;
       }
-      throw failure("%s must be given, got %s", key, value.isNull() ? "null" : "nothing");
+      throw failure("%s must be given, got %s", key, value.isMissingNode() ? "nothing" : "null");
     }
     return value(key, value, component.getType());
+  }
+
+  /** Jackson reads the null of {@code key:} as an empty text, which no key takes. */
+  private static boolean isNothing(JsonNode value) {
+    return value.isNull() || (value.isTextual() && value.textValue().isEmpty());
   }
 
   private Object value(String key, JsonNode value, Class<?> type) throws RecipeException {

@@ -7,7 +7,11 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.LocalDateTime;
 import java.time.format.DateTimeFormatter;
+import java.util.Comparator;
+import java.util.List;
 import java.util.Locale;
+import java.util.Optional;
+import java.util.regex.Pattern;
 import java.util.stream.Stream;
 import org.meanflow.nn.weights.AtomicFile;
 import org.meanflow.train.recipe.Recipe;
@@ -28,6 +32,8 @@ import org.meanflow.train.recipe.RecipeException;
 public final class RunDirectory {
   private static final DateTimeFormatter STAMP =
       DateTimeFormatter.ofPattern("yyyyMMdd-HHmmss", Locale.ROOT);
+  private static final String PREFIX = "step_";
+  private static final Pattern CHECKPOINT = Pattern.compile(PREFIX + "[0-9]{1,18}");
   private static final String CONFIG = "config.yaml";
 
   private final Path root;
@@ -158,11 +164,67 @@ public final class RunDirectory {
     return checkpoints().resolve(name(step));
   }
 
+  /**
+   * The newest checkpoint. One that was being written when the process died does not count.
+   *
+   * @return its folder; empty if there is none yet
+   * @throws IOException if the folder cannot be read
+   */
+  public Optional<Path> newestCheckpoint() throws IOException {
+    List<Path> oldestFirst = listCheckpoints();
+    return oldestFirst.isEmpty() ? Optional.empty() : Optional.of(oldestFirst.getLast());
+  }
+
+  /**
+   * Deletes all but the newest checkpoints.
+   *
+   * @param count how many to keep, ≥ 1
+   * @throws IOException if one cannot be deleted
+   */
+  public void keepCheckpoints(int count) throws IOException {
+    List<Path> oldestFirst = listCheckpoints();
+    for (Path folder : oldestFirst.subList(0, Math.max(0, oldestFirst.size() - count))) {
+      delete(folder);
+    }
+  }
+
+  /**
+   * Deletes a folder with all that is in it.
+   *
+   * @param folder the folder; may be missing
+   * @throws IOException if a file cannot be deleted
+   */
+  public static void delete(Path folder) throws IOException {
+    if (!Files.exists(folder)) {
+      return;
+    }
+    List<Path> deepestFirst;
+    try (Stream<Path> files = Files.walk(folder)) {
+      deepestFirst = files.sorted(Comparator.reverseOrder()).toList();
+    }
+    for (Path file : deepestFirst) {
+      Files.delete(file);
+    }
+  }
+
+  private List<Path> listCheckpoints() throws IOException {
+    try (Stream<Path> folders = Files.list(checkpoints())) {
+      return folders
+          .filter(folder -> CHECKPOINT.matcher(folder.getFileName().toString()).matches())
+          .sorted(Comparator.comparingLong(RunDirectory::step))
+          .toList();
+    }
+  }
+
+  private static long step(Path checkpoint) {
+    return Long.parseLong(checkpoint.getFileName().toString().substring(PREFIX.length()));
+  }
+
   private static String name(long step) {
     if (step < 0) {
       throw new IllegalArgumentException("step must be >= 0, got " + step);
     }
-    return String.format(Locale.ROOT, "step_%06d", step);
+    return String.format(Locale.ROOT, PREFIX + "%06d", step);
   }
 
   private static boolean isEmpty(Path folder) throws IOException {

@@ -24,7 +24,11 @@ public final class Nd4jEngine implements Engine {
   private final Map<Long, Deque<INDArray>> free = new HashMap<>();
   private long elementsHeld;
 
-  /** An engine of the given arithmetic. */
+  /**
+   * An engine that holds no memory yet.
+   *
+   * @param precision its arithmetic
+   */
   public Nd4jEngine(Precision precision) {
     this.precision = precision;
     Nd4jOps ops = new Nd4jOps(this);

@@ -36,10 +36,11 @@ public final class Nd4jEngineProvider implements EngineProvider {
   @Override
   public String description() {
     Properties environment = Nd4j.getExecutioner().getEnvironmentInformation();
-    return "ND4J backend %s, BLAS %s, %s threads"
+    return "ND4J backend %s, BLAS %s with %s kernels, %s threads"
         .formatted(
-            Nd4j.getBackend().getClass().getSimpleName(),
+            environment.get("backend"),
             environment.get("blas.vendor"),
+            OpenBlas.kernelSet().orElse("unknown"),
             environment.get("omp.threads"));
   }
 

@@ -1,0 +1,23 @@
+package org.meanflow.examples;
+
+import org.jspecify.annotations.Nullable;
+import picocli.CommandLine.Option;
+
+/** Options that every command has. */
+final class CommonOptions {
+
+  @Option(
+      names = "--engine",
+      paramLabel = "E",
+      description = "engine to compute on; default: the best that can run here (see 'info')")
+  @Nullable String engine;
+
+  @Option(names = "--verbose", description = "print the stack trace of an error")
+  boolean verbose;
+
+  @Option(
+      names = {"-h", "--help"},
+      usageHelp = true,
+      description = "print this help")
+  boolean help;
+}

@@ -1,0 +1,276 @@
+package org.meanflow.examples;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import java.io.IOException;
+import java.io.PrintWriter;
+import java.io.StringWriter;
+import java.nio.ByteBuffer;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import picocli.CommandLine;
+
+/** The command line as a user meets it: what it makes, and one clear line for each mistake. */
+class CommandLineTest {
+  private static final List<String> TINY =
+      List.of(
+          "model.width=16",
+          "model.depth=1",
+          "model.heads=2",
+          "model.patch=7",
+          "model.timeFeatures=8",
+          "run.steps=3",
+          "run.batch=4",
+          "schedule.warmupSteps=1");
+
+  @TempDir static Path folder;
+  private static Path run;
+
+  private record Result(int status, String out, String err) {
+    /** The message, without the hint at --help. */
+    String message() {
+      return err.lines().filter(line -> line.startsWith("meanflow: ")).findFirst().orElse("");
+    }
+  }
+
+  private static Result meanflow(String... arguments) {
+    StringWriter out = new StringWriter();
+    StringWriter err = new StringWriter();
+    CommandLine command = MeanFlow.commandLine();
+    command.setOut(new PrintWriter(out)).setErr(new PrintWriter(err));
+    int status = command.execute(arguments);
+    return new Result(status, out.toString(), err.toString());
+  }
+
+  private static Result train(Path out, String... more) {
+    List<String> arguments =
+        new ArrayList<>(List.of("train", "--recipe", "digits", "--out", out.toString()));
+    TINY.forEach(setting -> arguments.addAll(List.of("--set", setting)));
+    arguments.addAll(Arrays.asList(more));
+    return meanflow(arguments.toArray(String[]::new));
+  }
+
+  @BeforeAll
+  static void trainOnce() {
+    run = folder.resolve("a run");
+    Result result = train(run);
+    assertThat(result.err).isEmpty();
+    assertThat(result.status).isZero();
+  }
+
+  private static void assertFails(Result result, int status, String... parts) {
+    assertThat(result.status).as(result.err).isEqualTo(status);
+    assertThat(result.message()).contains(parts);
+    assertThat(result.err).doesNotContain("\tat ");
+  }
+
+  @Test
+  void aRunLeavesItsFiles() throws IOException {
+    assertThat(run.resolve("config.yaml")).isRegularFile();
+    assertThat(run.resolve("samples/step_000003.png")).isRegularFile();
+    assertThat(run.resolve("checkpoints/step_000003/ema.safetensors")).isRegularFile();
+    assertThat(Files.readAllLines(run.resolve("metrics.jsonl"))).hasSize(3);
+  }
+
+  @Test
+  void samplesGoToPngAndNpy() throws IOException {
+    Path png = folder.resolve("new folder/grid.png");
+    Result result =
+        meanflow("sample", "--checkpoint", run.toString(), "--n", "12", "--out", png.toString());
+    assertThat(result.err).isEmpty();
+    assertThat(result.status).isZero();
+    assertThat(png).isRegularFile();
+
+    Path npy = folder.resolve("three.npy");
+    Path weights = run.resolve("checkpoints/step_000003/model.safetensors");
+    for (String method : List.of("meanflow", "euler", "heun")) {
+      Result drawn =
+          meanflow(
+              "sample",
+              "--checkpoint",
+              weights.toString(),
+              "--n",
+              "3",
+              "--nfe",
+              "4",
+              "--method",
+              method,
+              "--labels",
+              "0,7",
+              "--seed",
+              "5",
+              "--out",
+              npy.toString());
+      assertThat(drawn.status).as(drawn.err).isZero();
+    }
+    byte[] header = Arrays.copyOf(Files.readAllBytes(npy), 128);
+    assertThat(new String(header, StandardCharsets.ISO_8859_1)).contains("'<f4'", "(3,1,28,28,)");
+    byte[] labels = Files.readAllBytes(folder.resolve("three.labels.npy"));
+    assertThat(Arrays.copyOfRange(labels, labels.length - 12, labels.length))
+        .isEqualTo(new byte[] {0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0});
+  }
+
+  @Test
+  void aRunGoesOn() throws IOException {
+    Path longer = folder.resolve("longer");
+    assertThat(train(longer).status).isZero();
+    assertThat(meanflow("train", "--resume", longer.toString(), "--steps", "5").status).isZero();
+    assertThat(Files.readAllLines(longer.resolve("metrics.jsonl"))).hasSize(5);
+  }
+
+  @Test
+  void helpAndInfo() {
+    for (String command : List.of("train", "sample", "info")) {
+      Result help = meanflow(command, "--help");
+      assertThat(help.status).isZero();
+      assertThat(help.out).contains("Usage: meanflow " + command);
+    }
+    Result info = meanflow("info");
+    assertThat(info.status).isZero();
+    assertThat(info.out).contains("JDK", "engine   nd4j", "kernels");
+  }
+
+  @Test
+  void badUsage() {
+    assertFails(meanflow(), 2, "name a command");
+    assertFails(meanflow("fly"), 2, "fly");
+    assertFails(meanflow("train"), 2, "--recipe", "--resume");
+    assertFails(train(folder.resolve("x1"), "--steps", "-3"), 2, "run.steps", "-3");
+    assertFails(train(folder.resolve("x2"), "--set", "model.dept=3"), 2, "model.dept", "depth");
+    assertFails(train(folder.resolve("x3"), "--set", "flow.loss.p=nan"), 2, "p must");
+    assertFails(meanflow("train", "--recipe", "dogs"), 2, "dogs", "digits");
+    assertFails(train(folder.resolve("x4"), "--engine", "abacus"), 1, "abacus", "nd4j");
+    assertFails(
+        meanflow("sample", "--checkpoint", run.toString(), "--n", "0", "--out", "a.png"),
+        2,
+        "--n",
+        "0");
+    assertFails(
+        meanflow(
+            "sample",
+            "--checkpoint",
+            run.toString(),
+            "--n",
+            "1",
+            "--labels",
+            "10",
+            "--out",
+            folder.resolve("a.png").toString()),
+        2,
+        "--labels",
+        "10");
+    assertFails(
+        meanflow("sample", "--checkpoint", run.toString(), "--n", "1", "--out", "a.gif"),
+        1,
+        "a.gif",
+        ".png",
+        ".npy");
+    for (int i = 1; i <= 4; i++) {
+      assertThat(folder.resolve("x" + i)).doesNotExist();
+    }
+  }
+
+  @Test
+  void placesThatCannotBeWritten() throws IOException {
+    Path file = Files.writeString(folder.resolve("file"), "precious");
+    assertFails(train(file.resolve("below")), 1, "file");
+    assertFails(train(file), 1, "is a file");
+    assertFails(train(run), 1, "already holds a run", "--resume");
+    assertThat(file).hasContent("precious");
+    assertFails(
+        meanflow(
+            "sample",
+            "--checkpoint",
+            run.toString(),
+            "--n",
+            "1",
+            "--out",
+            file.resolve("a.png").toString()),
+        1,
+        "a.png");
+  }
+
+  @Test
+  void damagedAndMissingFiles() throws IOException {
+    Path copy = folder.resolve("damaged.safetensors");
+    byte[] whole = Files.readAllBytes(run.resolve("checkpoints/step_000003/ema.safetensors"));
+    Files.write(copy, Arrays.copyOf(whole, whole.length - 100));
+    String out = folder.resolve("never.png").toString();
+    assertFails(
+        meanflow("sample", "--checkpoint", copy.toString(), "--n", "1", "--out", out),
+        1,
+        "damaged.safetensors",
+        "byte");
+    assertFails(
+        meanflow(
+            "sample", "--checkpoint", folder.resolve("no").toString(), "--n", "1", "--out", out),
+        1,
+        "there is no such file");
+    assertFails(
+        meanflow("sample", "--checkpoint", folder.toString(), "--n", "1", "--out", out),
+        1,
+        "holds no run");
+    assertFails(meanflow("train", "--resume", folder.toString()), 1, "holds no run");
+    assertThat(Path.of(out)).doesNotExist();
+  }
+
+  @Test
+  void damagedData() throws IOException {
+    Path data = Files.createDirectory(folder.resolve("data"));
+    Path images = data.resolve("train-images-idx3-ubyte");
+    Path labels = data.resolve("train-labels-idx1-ubyte");
+    Files.write(images, idx(0x803, 2, 28, 28));
+    Files.write(labels, idx(0x801, 3));
+    assertFails(mnist(data, "d1"), 1, "train-labels-idx1-ubyte", "3", "2");
+    byte[] whole = Files.readAllBytes(images);
+    Files.write(images, Arrays.copyOf(whole, whole.length - 5));
+    assertFails(mnist(data, "d2"), 1, "train-images-idx3-ubyte", "byte");
+    assertFails(mnist(folder.resolve("nowhere"), "d3"), 1, "train-images-idx3-ubyte");
+    try (Stream<Path> made = Files.list(folder)) {
+      assertThat(made.map(path -> path.getFileName().toString())).doesNotContain("d1", "d2", "d3");
+    }
+  }
+
+  @Test
+  void aStackTraceOnlyOnDemand() {
+    Result result =
+        meanflow(
+            "sample",
+            "--checkpoint",
+            folder.resolve("no").toString(),
+            "--n",
+            "1",
+            "--out",
+            "a.png",
+            "--verbose");
+    assertThat(result.status).isEqualTo(1);
+    assertThat(result.err).contains("\tat ");
+  }
+
+  private static Result mnist(Path data, String out) {
+    return meanflow(
+        "train",
+        "--recipe",
+        "mnist",
+        "--data",
+        data.toString(),
+        "--out",
+        folder.resolve(out).toString());
+  }
+
+  /** An IDX file of zeros. */
+  private static byte[] idx(int magic, int... dimensions) {
+    int values = Arrays.stream(dimensions).reduce(1, Math::multiplyExact);
+    ByteBuffer file = ByteBuffer.allocate(4 + 4 * dimensions.length + values).putInt(magic);
+    Arrays.stream(dimensions).forEach(file::putInt);
+    return file.array();
+  }
+}

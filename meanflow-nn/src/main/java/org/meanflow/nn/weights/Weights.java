@@ -1,0 +1,167 @@
+package org.meanflow.nn.weights;
+
+import java.io.IOException;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import org.meanflow.nn.autodiff.Parameter;
+import org.meanflow.nn.autodiff.ParameterLayout;
+import org.meanflow.nn.autodiff.ParameterStore;
+import org.meanflow.nn.engine.Engine;
+import org.meanflow.nn.engine.Precision;
+import org.meanflow.nn.engine.Tensor;
+import org.nd4j.linalg.api.ndarray.INDArray;
+import org.nd4j.linalg.factory.Nd4j;
+
+/**
+ * The parameters of a network as a safetensors file, under the names and shapes of the public
+ * PyTorch code, so that a state dict saved there loads as it is.
+ */
+public final class Weights {
+  private static final int NAMES_IN_A_MESSAGE = 5;
+
+  private Weights() {}
+
+  /**
+   * Writes all parameters, in the engine's precision.
+   *
+   * @param file the file to write; replaced as a whole or not at all
+   * @param parameters what to write
+   * @param metadata strings to keep with them
+   * @throws IOException if the file cannot be written; then nothing has changed
+   */
+  public static void save(Path file, ParameterStore parameters, Map<String, String> metadata)
+      throws IOException {
+    SafetensorsWriter writer = new SafetensorsWriter();
+    metadata.forEach(writer::metadata);
+    add(writer, "", parameters.engine(), parameters.layout(), parameters.values());
+    writer.write(file);
+  }
+
+  /**
+   * Reads all parameters.
+   *
+   * @param file a safetensors file with exactly the parameters of the network
+   * @param parameters where to put them; unchanged if anything does not fit
+   * @throws WeightsException if parameters are missing, unexpected or of another shape
+   * @throws IOException if the file cannot be read or is damaged
+   */
+  public static void load(Path file, ParameterStore parameters) throws IOException {
+    try (Safetensors tensors = Safetensors.open(file)) {
+      Set<String> names = tensors.tensors().keySet();
+      read(tensors, file, names, "", parameters.engine(), parameters.layout(), parameters.values());
+    }
+  }
+
+  /**
+   * Adds a buffer of a network's layout to a file, one tensor for each parameter.
+   *
+   * @param writer the file
+   * @param prefix put before each parameter's name
+   * @param engine the engine that holds the buffer
+   * @param layout names, shapes and places
+   * @param buffer the numbers, flat
+   */
+  public static void add(
+      SafetensorsWriter writer,
+      String prefix,
+      Engine engine,
+      ParameterLayout layout,
+      Tensor buffer) {
+    for (Parameter parameter : layout.parameters()) {
+      INDArray values = engine.read(buffer.view(parameter.offset(), parameter.shape()));
+      String name = prefix + parameter.name();
+      if (engine.precision() == Precision.FP64) {
+        writer.add(name, Dtype.F64, parameter.shape(), values.data().asDouble());
+      } else {
+        writer.add(name, Dtype.F32, parameter.shape(), values.data().asFloat());
+      }
+    }
+  }
+
+  /**
+   * Reads a buffer that {@link #add} wrote.
+   *
+   * @param file an open file
+   * @param path its name, for messages
+   * @param prefix put before each parameter's name; tensors with other prefixes are passed over
+   * @param engine the engine that holds the buffer
+   * @param layout names, shapes and places
+   * @param buffer where to put the numbers; unchanged if anything does not fit
+   * @throws WeightsException if parameters are missing, unexpected or of another shape
+   * @throws IOException if the file cannot be read
+   */
+  public static void read(
+      Safetensors file,
+      Path path,
+      String prefix,
+      Engine engine,
+      ParameterLayout layout,
+      Tensor buffer)
+      throws IOException {
+    Set<String> names = new LinkedHashSet<>(file.tensors().keySet());
+    names.removeIf(name -> !name.startsWith(prefix));
+    read(file, path, names, prefix, engine, layout, buffer);
+  }
+
+  private static void read(
+      Safetensors file,
+      Path path,
+      Set<String> names,
+      String prefix,
+      Engine engine,
+      ParameterLayout layout,
+      Tensor buffer)
+      throws IOException {
+    check(file, path, names, prefix, layout);
+    for (Parameter parameter : layout.parameters()) {
+      double[] values = file.doubles(prefix + parameter.name());
+      Tensor view = buffer.view(parameter.offset(), parameter.shape());
+      engine.write(Nd4j.createFromArray(values), view);
+    }
+  }
+
+  private static void check(
+      Safetensors file, Path path, Set<String> names, String prefix, ParameterLayout layout)
+      throws WeightsException {
+    Set<String> unexpected = new LinkedHashSet<>(names);
+    List<String> missing = new ArrayList<>();
+    List<String> misshaped = new ArrayList<>();
+    for (Parameter parameter : layout.parameters()) {
+      String name = prefix + parameter.name();
+      unexpected.remove(name);
+      TensorInfo info = file.tensors().get(name);
+      if (info == null) {
+        missing.add(name);
+      } else if (!Arrays.equals(info.shape(), parameter.shape())) {
+        misshaped.add(
+            "%s is %s in the file, %s in the model"
+                .formatted(
+                    name, Arrays.toString(info.shape()), Arrays.toString(parameter.shape())));
+      }
+    }
+    List<String> problems = new ArrayList<>();
+    addProblem(problems, "missing", missing);
+    addProblem(problems, "unexpected", List.copyOf(unexpected));
+    addProblem(problems, "of another shape", misshaped);
+    if (!problems.isEmpty()) {
+      throw new WeightsException(
+          "%s does not fit the model: %s; use the configuration that it was trained with"
+              .formatted(path, String.join("; ", problems)));
+    }
+  }
+
+  private static void addProblem(List<String> problems, String what, List<String> names) {
+    if (!names.isEmpty()) {
+      int shown = Math.min(NAMES_IN_A_MESSAGE, names.size());
+      String more = names.size() > shown ? ", …" : "";
+      problems.add(
+          "%d %s (%s%s)"
+              .formatted(names.size(), what, String.join(", ", names.subList(0, shown)), more));
+    }
+  }
+}

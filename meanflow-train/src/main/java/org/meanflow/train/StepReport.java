@@ -1,0 +1,20 @@
+package org.meanflow.train;
+
+/**
+ * What a training step measured.
+ *
+ * @param step the step, counted from 0
+ * @param epoch the epoch that the step's first sample belongs to, counted from 0
+ * @param loss value of the objective
+ * @param meanSquaredError mean of (u − u_tgt)² over the batch; with an adaptive loss of power 1 the
+ *     loss itself says little
+ * @param rate learning rate of the step
+ * @param gradientNorm Euclidean norm of the gradient before clipping
+ */
+public record StepReport(
+    long step,
+    long epoch,
+    double loss,
+    double meanSquaredError,
+    double rate,
+    double gradientNorm) {}
