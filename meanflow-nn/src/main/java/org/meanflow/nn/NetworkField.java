@@ -152,7 +152,7 @@ public final class NetworkField implements TrainableVelocity {
     return values.length == 0 ? null : array(values);
   }
 
-  private static void check(
+  static void check(
       INDArray z, double[] r, double[] t, int @Nullable [] labels, @Nullable Tangent tangent) {
     long batch = z.size(0);
     if (r.length != batch || t.length != batch || (labels != null && labels.length != batch)) {

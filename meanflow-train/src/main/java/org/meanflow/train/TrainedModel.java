@@ -3,7 +3,8 @@ package org.meanflow.train;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import org.meanflow.nn.NetworkField;
+import org.meanflow.core.field.TrainableVelocity;
+import org.meanflow.nn.DataParallelField;
 import org.meanflow.nn.autodiff.ParameterStore;
 import org.meanflow.nn.dit.DiT;
 import org.meanflow.nn.dit.DiTConfig;
@@ -73,8 +74,8 @@ public final class TrainedModel implements AutoCloseable {
   }
 
   /** {@return the network as a field} */
-  public NetworkField field() {
-    return new NetworkField(network, parameters);
+  public TrainableVelocity field() {
+    return DataParallelField.of(network, parameters);
   }
 
   /** {@return its architecture} */

@@ -2,8 +2,9 @@ package org.meanflow.train;
 
 import java.util.Objects;
 import java.util.function.LongFunction;
+import org.meanflow.core.field.TrainableVelocity;
 import org.meanflow.core.objective.MeanFlowObjective;
-import org.meanflow.nn.NetworkField;
+import org.meanflow.nn.DataParallelField;
 import org.meanflow.nn.VelocityNetwork;
 import org.meanflow.nn.autodiff.ParameterStore;
 import org.meanflow.nn.engine.Engine;
@@ -30,7 +31,7 @@ public final class Trainer implements AutoCloseable {
   private final ParameterStore average;
   private final Tensor firstMoments;
   private final Tensor secondMoments;
-  private final NetworkField field;
+  private final TrainableVelocity field;
   private long step;
 
   /**
@@ -77,7 +78,7 @@ public final class Trainer implements AutoCloseable {
     this.average = parameters.copy();
     this.firstMoments = parameters.zeroBuffer();
     this.secondMoments = parameters.zeroBuffer();
-    this.field = new NetworkField(network, parameters);
+    this.field = DataParallelField.of(network, parameters);
   }
 
   /**
@@ -121,13 +122,13 @@ public final class Trainer implements AutoCloseable {
   }
 
   /** {@return the field with the parameters being trained} */
-  public NetworkField field() {
+  public TrainableVelocity field() {
     return field;
   }
 
   /** {@return the field with the moving average of the parameters, which is what to sample from} */
-  public NetworkField averagedField() {
-    return new NetworkField(network, average);
+  public TrainableVelocity averagedField() {
+    return DataParallelField.of(network, average);
   }
 
   /** {@return the parameters being trained} */

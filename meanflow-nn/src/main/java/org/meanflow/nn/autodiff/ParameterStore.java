@@ -23,7 +23,7 @@ public final class ParameterStore implements AutoCloseable {
   private final ParameterLayout layout;
   private final Tensor values;
   private final Map<String, Tensor> valueViews;
-  private final Map<Constant, Tensor> constants = new HashMap<>();
+  private final Map<Constant, Tensor> constants;
   private @Nullable Tensor gradients;
   private @Nullable Map<String, Tensor> gradientViews;
 
@@ -38,11 +38,31 @@ public final class ParameterStore implements AutoCloseable {
     this.layout = layout;
     this.values = zeroBuffer();
     this.valueViews = views(values);
+    this.constants = new HashMap<>();
     for (Constant constant : layout.constants()) {
       constants.put(
           constant,
           engine.copyOf(Nd4j.createFromArray(constant.values()).reshape(constant.shape())));
     }
+  }
+
+  private ParameterStore(Engine engine, ParameterStore original) {
+    this.engine = engine;
+    this.layout = original.layout;
+    this.values = original.values;
+    this.valueViews = original.valueViews;
+    this.constants = original.constants;
+  }
+
+  /**
+   * A store with the same values in the same memory, but with gradients of its own. It needs no
+   * closing, and must not be used after this one was closed.
+   *
+   * @param member an engine of the {@linkplain Engine#team team} that holds these parameters
+   * @return a new store
+   */
+  public ParameterStore replica(Engine member) {
+    return new ParameterStore(member, this);
   }
 
   /**

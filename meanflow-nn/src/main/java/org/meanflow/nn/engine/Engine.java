@@ -1,5 +1,6 @@
 package org.meanflow.nn.engine;
 
+import java.util.List;
 import org.nd4j.linalg.api.ndarray.INDArray;
 
 /**
@@ -55,6 +56,16 @@ public interface Engine extends AutoCloseable {
     Tensor tensor = allocate(source.shape());
     write(source, tensor);
     return tensor;
+  }
+
+  /**
+   * The engines that can compute at the same time on the same memory, each on a thread of its own:
+   * this one first. Only this one if it uses all processors by itself.
+   *
+   * @return the team; the others live as long as this one
+   */
+  default List<Engine> team() {
+    return List.of(this);
   }
 
   /** {@return bytes held for tensors, in use or kept for reuse} */

@@ -40,7 +40,11 @@ public final class MlpNetwork implements VelocityNetwork {
   private final List<LinearLayer> layers = new ArrayList<>();
   private final LinearLayer head;
 
-  /** A network of the given architecture. */
+  /**
+   * A network of the given architecture.
+   *
+   * @param config the architecture
+   */
   public MlpNetwork(MlpConfig config) {
     this.config = config;
     int width = config.width();
@@ -59,7 +63,7 @@ public final class MlpNetwork implements VelocityNetwork {
     head = new LinearLayer(layout, "head", Initializer.zeros(), config.dimensions(), width);
   }
 
-  /** The architecture. */
+  /** {@return the architecture} */
   public MlpConfig config() {
     return config;
   }

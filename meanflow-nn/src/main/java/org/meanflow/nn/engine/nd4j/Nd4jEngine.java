@@ -1,8 +1,11 @@
 package org.meanflow.nn.engine.nd4j;
 
 import java.util.ArrayDeque;
+import java.util.ArrayList;
+import java.util.Collections;
 import java.util.Deque;
 import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.Kernels;
@@ -17,19 +20,42 @@ import org.nd4j.linalg.factory.Nd4j;
  *
  * <p>Memory of closed tensors is kept by length and used again, since a new array costs more in
  * page faults than most operations on it.
+ *
+ * <p>Batches are computed in shards, one for each processor: an ND4J operation gains little from
+ * threads of its own, and the thread pools of OpenMP and OpenBLAS get in each other's way.
  */
 public final class Nd4jEngine implements Engine {
   private final Precision precision;
   private final Kernels kernels;
   private final Map<Long, Deque<INDArray>> free = new HashMap<>();
+  private final List<Engine> team = new ArrayList<>();
   private long elementsHeld;
 
   /**
    * An engine that holds no memory yet.
    *
    * @param precision its arithmetic
+   * @param threads how many shards of a batch are computed at the same time, ≥ 1. With more than
+   *     one, each ND4J operation of this JVM runs on one thread from now on; with one, ND4J keeps
+   *     its own threads
    */
-  public Nd4jEngine(Precision precision) {
+  public Nd4jEngine(Precision precision, int threads) {
+    this(precision);
+    if (threads < 1) {
+      throw new IllegalArgumentException("threads must be >= 1, got " + threads);
+    }
+    for (int i = 1; i < threads; i++) {
+      team.add(new Nd4jEngine(precision));
+    }
+    if (threads > 1) {
+      Nd4j.getEnvironment().setMaxThreads(1);
+      Nd4j.getEnvironment().setMaxMasterThreads(1);
+      Nd4j.getNDArrayFactory().blas().setMaxThreads(1);
+    }
+  }
+
+  private Nd4jEngine(Precision precision) {
+    team.add(this);
     this.precision = precision;
     Nd4jOps ops = new Nd4jOps(this);
     Nd4jElementwise elementwise = new Nd4jElementwise(this, ops);
@@ -91,12 +117,22 @@ public final class Nd4jEngine implements Engine {
   }
 
   @Override
+  public List<Engine> team() {
+    return Collections.unmodifiableList(team);
+  }
+
+  @Override
   public long bytesHeld() {
-    return elementsHeld * precision.dataType().width();
+    long bytes = elementsHeld * precision.dataType().width();
+    for (Engine member : team.subList(1, team.size())) {
+      bytes += member.bytesHeld();
+    }
+    return bytes;
   }
 
   @Override
   public void close() {
     free.clear();
+    team.subList(1, team.size()).forEach(Engine::close);
   }
 }

@@ -46,6 +46,7 @@ public final class Nd4jEngineProvider implements EngineProvider {
 
   @Override
   public Engine create(Precision precision) {
-    return new Nd4jEngine(precision);
+    boolean cpu = "CPU".equals(Nd4j.getExecutioner().getEnvironmentInformation().get("backend"));
+    return new Nd4jEngine(precision, cpu ? Runtime.getRuntime().availableProcessors() : 1);
   }
 }
