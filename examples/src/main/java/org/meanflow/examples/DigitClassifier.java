@@ -3,7 +3,6 @@ package org.meanflow.examples;
 import java.io.IOException;
 import java.io.PrintWriter;
 import java.nio.file.Files;
-import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.Map;
@@ -17,19 +16,20 @@ import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.Engines;
 import org.meanflow.nn.engine.Precision;
 import org.meanflow.nn.weights.Weights;
+import org.meanflow.sample.NpyFile;
 import org.meanflow.train.Progress;
 import org.meanflow.train.data.DataSource;
 import org.meanflow.train.data.IdxDataset;
 import org.meanflow.train.data.ImageDataset;
 import org.nd4j.linalg.api.buffer.DataType;
 import org.nd4j.linalg.api.ndarray.INDArray;
-import org.nd4j.linalg.factory.Nd4j;
 import org.nd4j.linalg.indexing.INDArrayIndex;
 import org.nd4j.linalg.indexing.NDArrayIndex;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
+import picocli.CommandLine.ParameterException;
 import picocli.CommandLine.Spec;
 
 /**
@@ -91,11 +91,16 @@ public final class DigitClassifier implements Callable<Integer> {
   }
 
   static CommandLine commandLine() {
-    return new CommandLine(new DigitClassifier());
+    return new CommandLine(new DigitClassifier())
+        .setExecutionExceptionHandler(MeanFlow::report)
+        .setParameterExceptionHandler(MeanFlow::reportUsage);
   }
 
   @Override
   public Integer call() throws IOException {
+    if (steps < 1) {
+      throw new ParameterException(spec.commandLine(), "--steps must be >= 1, got " + steps);
+    }
     PrintWriter out = spec.commandLine().getOut();
     ImageDataset digits = read("train");
     boolean separateTest = data != null && hasFile(data, "t10k" + IMAGES);
@@ -169,7 +174,7 @@ public final class DigitClassifier implements Callable<Integer> {
   }
 
   private static INDArray images(Path file) throws IOException {
-    INDArray images = readNpy(file);
+    INDArray images = NpyFile.read(file);
     long[] shape = images.shape();
     if (shape.length != 4
         || shape[1] != 1
@@ -185,20 +190,12 @@ public final class DigitClassifier implements Callable<Integer> {
   private static int[] labels(Path samples, long count) throws IOException {
     String name = String.valueOf(samples.getFileName()).replaceFirst("[.]npy$", "");
     Path file = samples.resolveSibling(name + ".labels.npy");
-    INDArray labels = readNpy(file);
+    INDArray labels = NpyFile.read(file);
     if (labels.rank() != 1 || labels.length() != count) {
       throw new IOException(
           "%s: there must be one label for each of %d samples, got %s"
               .formatted(file, count, Arrays.toString(labels.shape())));
     }
     return labels.toIntVector();
-  }
-
-  /** ND4J's native reader ends the JVM on a missing file. */
-  private static INDArray readNpy(Path file) throws IOException {
-    if (!Files.isRegularFile(file)) {
-      throw new NoSuchFileException(file.toString());
-    }
-    return Nd4j.createFromNpyFile(file.toFile());
   }
 }

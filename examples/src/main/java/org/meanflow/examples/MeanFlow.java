@@ -47,7 +47,7 @@ public final class MeanFlow implements Runnable {
   }
 
   /** One line says what went wrong; the stack trace only on demand. */
-  private static int report(Exception e, CommandLine command, ParseResult parsed) {
+  static int report(Exception e, CommandLine command, ParseResult parsed) {
     command.getErr().println("meanflow: " + message(e));
     if (command.getParseResult().hasMatchedOption("--verbose")) {
       e.printStackTrace(command.getErr());
@@ -72,7 +72,7 @@ public final class MeanFlow implements Runnable {
     };
   }
 
-  private static int reportUsage(ParameterException e, String[] arguments) {
+  static int reportUsage(ParameterException e, String[] arguments) {
     CommandLine command = e.getCommandLine();
     PrintWriter err = command.getErr();
     err.println("meanflow: " + e.getMessage());

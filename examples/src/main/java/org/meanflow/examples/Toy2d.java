@@ -1,6 +1,7 @@
 package org.meanflow.examples;
 
 import java.io.IOException;
+import java.io.PrintWriter;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
@@ -41,20 +42,23 @@ import org.nd4j.linalg.api.ndarray.INDArray;
 import org.nd4j.linalg.factory.Nd4j;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
+import picocli.CommandLine.ParameterException;
+import picocli.CommandLine.Spec;
 
 /**
- * MeanFlow in the plane: learns eight Gaussians on a ring, draws points with one network evaluation
+ * MeanFlow in the plane: learns six Gaussians on a ring, draws points with one network evaluation
  * each, and plots them beside true ones.
  */
 @Command(
     name = "toy2d",
     mixinStandardHelpOptions = true,
-    description = "Learns eight Gaussians on a ring and plots samples drawn in one step.")
+    description = "Learns six Gaussians on a ring and plots samples drawn in one step.")
 public final class Toy2d implements Callable<Integer> {
-  private static final int MODES = 8;
+  private static final int MODES = 6;
   private static final double RADIUS = 1.5;
-  private static final double STD = 0.15;
+  private static final double STD = 0.25;
 
   private static final int POINTS = 100_000;
   private static final int DRAWN = 20_000;
@@ -64,7 +68,7 @@ public final class Toy2d implements Callable<Integer> {
   @Option(
       names = "--steps",
       paramLabel = "N",
-      defaultValue = "6000",
+      defaultValue = "4000",
       description = "training steps (default: ${DEFAULT-VALUE})")
   private int steps;
 
@@ -82,26 +86,39 @@ public final class Toy2d implements Callable<Integer> {
       description = "seed of all randomness (default: ${DEFAULT-VALUE})")
   private long seed;
 
+  @Spec private CommandSpec spec;
+
   private Toy2d() {}
 
   /** Runs the example and ends the JVM with its exit status. */
   public static void main(String[] arguments) {
     System.setProperty("java.awt.headless", "true");
-    System.exit(new CommandLine(new Toy2d()).execute(arguments));
+    System.exit(commandLine().execute(arguments));
+  }
+
+  static CommandLine commandLine() {
+    return new CommandLine(new Toy2d())
+        .setExecutionExceptionHandler(MeanFlow::report)
+        .setParameterExceptionHandler(MeanFlow::reportUsage);
   }
 
   @Override
   public Integer call() throws IOException {
+    if (steps < 1) {
+      throw new ParameterException(spec.commandLine(), "--steps must be >= 1, got " + steps);
+    }
+    PrintWriter printer = spec.commandLine().getOut();
     INDArray truth = ring(seed, 1, DRAWN);
     INDArray learned = learn();
-    System.out.printf(
+    printer.printf(
         "sliced Wasserstein distance to true points: %.4f drawn in one step, %.4f other true ones,"
             + " %.4f noise%n",
         slicedWasserstein(learned, truth),
         slicedWasserstein(ring(seed, 2, DRAWN), truth),
         slicedWasserstein(noise(), truth));
     plot(truth, learned);
-    System.out.println(out);
+    printer.println(out);
+    printer.flush();
     return 0;
   }
 
@@ -111,39 +128,18 @@ public final class Toy2d implements Callable<Integer> {
     MeanFlowObjective objective =
         new MeanFlowObjective(
             new LinearPath(),
-            new TimePairSampler(
-                law,
-                law,
-                Pairing.MAX_MIN,
-                Double.parseDouble(System.getProperty("fe", "0.5")),
-                EqualCount.EXACT),
+            new TimePairSampler(law, law, Pairing.MAX_MIN, 0.1, EqualCount.EXACT),
             Guidance.none(),
-            new AdaptiveLoss(
-                Double.parseDouble(System.getProperty("p", "0")),
-                Double.parseDouble(System.getProperty("c", "1e-2")),
-                Reduction.SUM));
+            new AdaptiveLoss(0.25, 1e-2, Reduction.SUM));
     Trainer.Settings settings =
         new Trainer.Settings(
             step -> objective,
             new AdamWConfig(0.9, 0.99, 1e-8, 0, 10),
-            new LearningRate(
-                Double.parseDouble(System.getProperty("rate", "4e-3")),
-                100,
-                LearningRate.Kind.COSINE,
-                steps,
-                0),
-            new Ema(Double.parseDouble(System.getProperty("ema", "0.99")), true),
-            Integer.getInteger("batch", 256),
+            new LearningRate(1e-2, 100, LearningRate.Kind.COSINE, steps, 0),
+            new Ema(0.998, true),
+            512,
             seed);
-    MlpNetwork network =
-        new MlpNetwork(
-            new MlpConfig(
-                2,
-                Integer.getInteger("width", 128),
-                Integer.getInteger("depth", 4),
-                0,
-                Double.parseDouble(System.getProperty("ts", "3")),
-                Integer.getInteger("tf", 4)));
+    MlpNetwork network = new MlpNetwork(new MlpConfig(2, 64, 3, 0, 3, 4));
     try (Engine engine = Engines.create(null, Precision.FP32);
         Trainer trainer = new Trainer(engine, network, Points.of(ring(seed, 0, POINTS)), settings);
         ProgressBar bar = Progress.bar("training", steps)) {
