@@ -12,9 +12,12 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.concurrent.TimeUnit;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.condition.EnabledOnOs;
+import org.junit.jupiter.api.condition.OS;
 import org.junit.jupiter.api.io.TempDir;
 import picocli.CommandLine;
 
@@ -124,6 +127,53 @@ class CommandLineTest {
     assertThat(train(longer).status).isZero();
     assertThat(meanflow("train", "--resume", longer.toString(), "--steps", "5").status).isZero();
     assertThat(Files.readAllLines(longer.resolve("metrics.jsonl"))).hasSize(5);
+    assertThat(longer.resolve("config.yaml")).content().contains("steps: 5");
+  }
+
+  /** What Ctrl-C does, with the signal that Java can send. */
+  @Test
+  @EnabledOnOs({OS.LINUX, OS.MAC})
+  void anInterruptedRunIsSavedAndGoesOn() throws IOException, InterruptedException {
+    Path interrupted = folder.resolve("interrupted");
+    List<String> command =
+        new ArrayList<>(
+            List.of(
+                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
+                "--enable-native-access=ALL-UNNAMED",
+                "--sun-misc-unsafe-memory-access=allow",
+                "-cp",
+                System.getProperty("java.class.path"),
+                MeanFlow.class.getName(),
+                "train",
+                "--recipe",
+                "digits",
+                "--out",
+                interrupted.toString()));
+    TINY.forEach(setting -> command.addAll(List.of("--set", setting)));
+    command.addAll(List.of("--steps", "1000000"));
+    Path log = folder.resolve("interrupted.log");
+    Process process =
+        new ProcessBuilder(command).redirectErrorStream(true).redirectOutput(log.toFile()).start();
+    try {
+      Path metrics = interrupted.resolve("metrics.jsonl");
+      long deadline = System.nanoTime() + 120_000_000_000L;
+      while ((!Files.exists(metrics) || Files.size(metrics) < 1000)
+          && process.isAlive()
+          && System.nanoTime() < deadline) {
+        Thread.sleep(50);
+      }
+      process.destroy();
+      assertThat(process.waitFor(60, TimeUnit.SECONDS)).isTrue();
+      assertThat(process.exitValue()).as(Files.readString(log)).isEqualTo(128 + 15);
+      assertThat(log).content().contains("--resume " + interrupted);
+      int done = Files.readAllLines(metrics).size();
+      String steps = String.valueOf(done + 2);
+      assertThat(meanflow("train", "--resume", interrupted.toString(), "--steps", steps).status)
+          .isZero();
+      assertThat(Files.readAllLines(metrics)).hasSize(done + 2);
+    } finally {
+      process.destroyForcibly();
+    }
   }
 
   @Test

@@ -78,7 +78,9 @@ public final class TrainingRun {
     try (Trainer trainer = new Trainer(engine, new DiT(model), data, settings())) {
       if (checkpoint != null) {
         Checkpoint.read(checkpoint, trainer);
+        directory.writeConfig(recipe); // it may have other values than when the run began
       }
+      log.info("{} of {} steps to go in {}", steps - trainer.stepsTaken(), steps, directory.root());
       try (StopRequest stop = new StopRequest();
           MetricsLog metricsLog = MetricsLog.resume(directory.metrics(), trainer.stepsTaken());
           ProgressBar bar = Progress.bar("training", steps)) {

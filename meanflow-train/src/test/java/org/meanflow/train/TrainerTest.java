@@ -28,6 +28,8 @@ class TrainerTest {
   private static final List<String> TINY =
       List.of(
           "model.imageSize=8",
+          "model.patch=4",
+          "flow.guidance.omega=1",
           "model.width=16",
           "model.depth=2",
           "model.heads=2",

@@ -110,19 +110,22 @@ public interface Primitive {
      * @param k kernels of the engine
      * @param x the input
      * @param y the result, the shape of {@code x}
+     * @param keep whether {@link #slope} will be called
+     * @return what the slope needs
      */
-    void forward(Kernels k, Tensor x, Tensor y);
+    Saved forward(Kernels k, Tensor x, Tensor y, boolean keep);
 
     /**
      * y = f′(x) ⊙ d, or y += f′(x) ⊙ d: the tangent rule and the cotangent rule.
      *
      * @param k kernels of the engine
      * @param x the input
+     * @param saved what {@link #forward(Kernels, Tensor, Tensor, boolean)} remembered
      * @param d ẋ for the tangent, ȳ for the cotangent
      * @param y the result, the shape of {@code x}
      * @param add whether to add to {@code y} or to overwrite it
      */
-    void slope(Kernels k, Tensor x, Tensor d, Tensor y, boolean add);
+    void slope(Kernels k, Tensor x, Saved saved, Tensor d, Tensor y, boolean add);
 
     @Override
     default long[] shape(List<long[]> inputs) {
@@ -131,20 +134,19 @@ public interface Primitive {
 
     @Override
     default Saved forward(Kernels k, Tensor[] x, Tensor y, boolean keep) {
-      forward(k, x[0], y);
-      return Saved.NOTHING;
+      return forward(k, x[0], y, keep);
     }
 
     @Override
     default void jvp(Kernels k, Evaluation e, @Nullable Tensor[] dx, Tensor dy) {
-      slope(k, e.x()[0], Objects.requireNonNull(dx[0]), dy, false);
+      slope(k, e.x()[0], e.saved(), Objects.requireNonNull(dx[0]), dy, false);
     }
 
     @Override
     default void vjp(Kernels k, Evaluation e, Tensor gy, @Nullable Cotangent[] gx) {
       Cotangent g = gx[0];
       if (g != null) {
-        slope(k, e.x()[0], gy, g.target(), g.add());
+        slope(k, e.x()[0], e.saved(), gy, g.target(), g.add());
       }
     }
   }

@@ -58,36 +58,42 @@ public interface ElementwiseKernels {
    *
    * @param x the argument
    * @param y the result
+   * @param keep whether {@link #geluSlope} will be called
+   * @return what the slope needs; the caller closes it
    */
-  void gelu(Tensor x, Tensor y);
+  Saved gelu(Tensor x, Tensor y, boolean keep);
 
   /**
    * y = gelu′(x) ⊙ d, or y += gelu′(x) ⊙ d.
    *
    * @param x where the slope is taken
+   * @param saved what {@link #gelu} remembered, for at least the samples of {@code d}
    * @param d ẋ for the tangent, ȳ for the cotangent
    * @param y the result
    * @param add whether to add to {@code y} or to overwrite it
    */
-  void geluSlope(Tensor x, Tensor d, Tensor y, boolean add);
+  void geluSlope(Tensor x, Saved saved, Tensor d, Tensor y, boolean add);
 
   /**
    * y = x σ(x).
    *
    * @param x the argument
    * @param y the result
+   * @param keep whether {@link #siluSlope} will be called
+   * @return what the slope needs; the caller closes it
    */
-  void silu(Tensor x, Tensor y);
+  Saved silu(Tensor x, Tensor y, boolean keep);
 
   /**
    * y = silu′(x) ⊙ d, or y += silu′(x) ⊙ d.
    *
    * @param x where the slope is taken
+   * @param saved what {@link #silu} remembered, for at least the samples of {@code d}
    * @param d ẋ for the tangent, ȳ for the cotangent
    * @param y the result
    * @param add whether to add to {@code y} or to overwrite it
    */
-  void siluSlope(Tensor x, Tensor d, Tensor y, boolean add);
+  void siluSlope(Tensor x, Saved saved, Tensor d, Tensor y, boolean add);
 
   /**
    * y = softmax over the last dimension of x.

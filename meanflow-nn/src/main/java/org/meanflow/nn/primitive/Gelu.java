@@ -2,6 +2,7 @@ package org.meanflow.nn.primitive;
 
 import org.meanflow.nn.autodiff.Primitive;
 import org.meanflow.nn.engine.Kernels;
+import org.meanflow.nn.engine.Saved;
 import org.meanflow.nn.engine.Tensor;
 
 /**
@@ -11,12 +12,12 @@ import org.meanflow.nn.engine.Tensor;
  */
 public record Gelu() implements Primitive.Elementwise {
   @Override
-  public void forward(Kernels k, Tensor x, Tensor y) {
-    k.elementwise().gelu(x, y);
+  public Saved forward(Kernels k, Tensor x, Tensor y, boolean keep) {
+    return k.elementwise().gelu(x, y, keep);
   }
 
   @Override
-  public void slope(Kernels k, Tensor x, Tensor d, Tensor y, boolean add) {
-    k.elementwise().geluSlope(x, d, y, add);
+  public void slope(Kernels k, Tensor x, Saved saved, Tensor d, Tensor y, boolean add) {
+    k.elementwise().geluSlope(x, saved, d, y, add);
   }
 }

@@ -5,8 +5,6 @@ import static org.assertj.core.api.Assertions.within;
 
 import java.util.Arrays;
 import org.jspecify.annotations.Nullable;
-import org.junit.jupiter.api.AfterAll;
-import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.meanflow.core.field.AverageVelocity;
 import org.meanflow.core.field.Derivative;
@@ -35,8 +33,6 @@ import org.meanflow.nn.engine.Tensor;
 import org.nd4j.linalg.api.buffer.DataType;
 import org.nd4j.linalg.api.ndarray.INDArray;
 import org.nd4j.linalg.factory.Nd4j;
-import org.nd4j.nativeblas.NativeOps;
-import org.nd4j.nativeblas.NativeOpsHolder;
 
 /**
  * Training as a whole: a small network learns the average velocity of a Gaussian in the plane, x ~
@@ -72,22 +68,6 @@ class LearnedGaussianTest {
   private static final int EVALUATED = 20_000;
   private static final TimePairSampler PAIRS =
       new TimePairSampler(new Uniform(), new Uniform(), Pairing.MAX_MIN, 0.25, EqualCount.EXACT);
-
-  private static int threads;
-
-  /** Arrays this small gain nothing from threads, and lose 10 times over on a busy machine. */
-  @BeforeAll
-  static void useOneThread() {
-    Nd4j.scalar(0);
-    NativeOps ops = NativeOpsHolder.getInstance().getDeviceNativeOps();
-    threads = ops.ompGetMaxThreads();
-    ops.setOmpNumThreads(1);
-  }
-
-  @AfterAll
-  static void useAllThreads() {
-    NativeOpsHolder.getInstance().getDeviceNativeOps().setOmpNumThreads(threads);
-  }
 
   @Test
   void trainingFindsTheExactAverageVelocity() {

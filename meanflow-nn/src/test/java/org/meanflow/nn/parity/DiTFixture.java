@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import java.util.Arrays;
+import org.jspecify.annotations.Nullable;
 import org.meanflow.core.field.AverageVelocity;
 import org.meanflow.core.objective.AdaptiveLoss;
 import org.meanflow.core.objective.Reduction;
@@ -112,8 +113,11 @@ public final class DiTFixture implements AutoCloseable {
     return fixture.array(tensor, type);
   }
 
-  /** Labels, the null class as {@link AverageVelocity#NO_LABEL}. */
-  public int[] labels(String tensor) {
+  /** Labels, the null class as {@link AverageVelocity#NO_LABEL}; null for a network without. */
+  public int @Nullable [] labels(String tensor) {
+    if (classes == 0) {
+      return null;
+    }
     return Arrays.stream(fixture.integers(tensor))
         .map(label -> label == classes ? AverageVelocity.NO_LABEL : label)
         .toArray();

@@ -65,16 +65,26 @@ public final class RunDirectory {
     }
     Files.createDirectories(run.samples());
     Files.createDirectories(run.checkpoints());
+    run.writeConfig(recipe);
+    return run;
+  }
+
+  /**
+   * Keeps the recipe of the run, in place of the one before.
+   *
+   * @param recipe the recipe, with all its values
+   * @throws IOException if it cannot be written; then the one before is still there
+   */
+  public void writeConfig(Recipe recipe) throws IOException {
     byte[] yaml = recipe.toYaml().getBytes(StandardCharsets.UTF_8);
     AtomicFile.write(
-        run.config(),
+        config(),
         channel -> {
           ByteBuffer rest = ByteBuffer.wrap(yaml);
           while (rest.hasRemaining()) {
             channel.write(rest);
           }
         });
-    return run;
   }
 
   /**

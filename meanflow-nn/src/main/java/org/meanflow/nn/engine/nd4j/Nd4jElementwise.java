@@ -4,6 +4,7 @@ import static org.meanflow.nn.engine.nd4j.Nd4jOps.add;
 import static org.meanflow.nn.engine.nd4j.Nd4jOps.array;
 
 import org.meanflow.nn.engine.ElementwiseKernels;
+import org.meanflow.nn.engine.Saved;
 import org.meanflow.nn.engine.Tensor;
 import org.nd4j.linalg.api.ndarray.INDArray;
 import org.nd4j.linalg.api.ops.impl.transforms.custom.SoftMax;
@@ -65,63 +66,70 @@ final class Nd4jElementwise implements ElementwiseKernels {
     ops.into(z, add, product -> array(x).muli(array(y), product));
   }
 
+  /** The derivative of an elementwise map at each of its arguments. */
+  private record Slope(Tensor value) implements Saved {
+    @Override
+    public void close() {
+      value.close();
+    }
+  }
+
   @Override
-  public void gelu(Tensor x, Tensor y) {
+  public Saved gelu(Tensor x, Tensor y, boolean keep) {
     try (Tensor gate = engine.allocate(x.shape())) {
-      geluGate(x, gate);
-      array(x).muli(array(gate), array(y));
-    }
-  }
-
-  /** σ(2k(x + 0.044715x³)), for ½(1 + tanh a) = σ(2a). */
-  private void geluGate(Tensor x, Tensor gate) {
-    INDArray g = array(gate);
-    array(x).muli(array(x), g);
-    g.muli(GELU_K * GELU_CUBIC).addi(GELU_K).muli(array(x));
-    Nd4j.exec(new Sigmoid(g, g));
-  }
-
-  /** With s = σ(a(x)): gelu′ = s + x s (1 − s) a′, a′ = 2k(1 + 3·0.044715x²). */
-  @Override
-  public void geluSlope(Tensor x, Tensor d, Tensor y, boolean add) {
-    try (Tensor gate = engine.allocate(x.shape());
-        Tensor rate = engine.allocate(x.shape())) {
-      geluGate(x, gate);
-      INDArray slope = array(rate);
-      array(x).muli(array(x), slope);
-      slope.muli(3 * GELU_K * GELU_CUBIC).addi(GELU_K).muli(array(x));
-      gateSlope(gate, slope);
-      ops.into(y, add, product -> slope.muli(array(d), product));
+      // ½(1 + tanh a) = σ(2a)
+      INDArray s = array(gate);
+      array(x).muli(array(x), s);
+      s.muli(GELU_K * GELU_CUBIC).addi(GELU_K).muli(array(x));
+      Nd4j.exec(new Sigmoid(s, s));
+      array(x).muli(s, array(y));
+      if (!keep) {
+        return Saved.NOTHING;
+      }
+      Tensor rate = engine.allocate(x.shape());
+      array(x).muli(array(x), array(rate));
+      array(rate).muli(3 * GELU_K * GELU_CUBIC).addi(GELU_K).muli(array(x));
+      return slope(s, rate);
     }
   }
 
   @Override
-  public void silu(Tensor x, Tensor y) {
+  public void geluSlope(Tensor x, Saved saved, Tensor d, Tensor y, boolean add) {
+    multiplyBySlope(saved, d, y, add);
+  }
+
+  @Override
+  public Saved silu(Tensor x, Tensor y, boolean keep) {
     try (Tensor gate = engine.allocate(x.shape())) {
-      Nd4j.exec(new Sigmoid(array(x), array(gate)));
-      array(x).muli(array(gate), array(y));
+      INDArray s = array(gate);
+      Nd4j.exec(new Sigmoid(array(x), s));
+      array(x).muli(s, array(y));
+      if (!keep) {
+        return Saved.NOTHING;
+      }
+      Tensor rate = engine.allocate(x.shape());
+      array(rate).assign(array(x));
+      return slope(s, rate);
     }
   }
 
-  /** With s = σ(x): silu′ = s + x s (1 − s). */
   @Override
-  public void siluSlope(Tensor x, Tensor d, Tensor y, boolean add) {
-    try (Tensor gate = engine.allocate(x.shape());
-        Tensor rate = engine.allocate(x.shape())) {
-      INDArray slope = array(rate);
-      Nd4j.exec(new Sigmoid(array(x), array(gate)));
-      slope.assign(array(x));
-      gateSlope(gate, slope);
-      ops.into(y, add, product -> slope.muli(array(d), product));
-    }
+  public void siluSlope(Tensor x, Saved saved, Tensor d, Tensor y, boolean add) {
+    multiplyBySlope(saved, d, y, add);
   }
 
-  /** Turns x·a′ into s + s(1 − s)·x·a′, the slope of x σ(a(x)). */
-  private void gateSlope(Tensor gate, INDArray slope) {
-    INDArray s = array(gate);
-    try (Tensor complement = engine.allocate(gate.shape())) {
-      slope.muli(s.rsubi(1, array(complement))).addi(1).muli(s);
+  /** Turns x·a′ into the slope of x σ(a(x)): s + s(1 − s)·x·a′ with s = σ(a(x)). */
+  private Slope slope(INDArray s, Tensor rate) {
+    try (Tensor complement = engine.allocate(rate.shape())) {
+      s.rsubi(1, array(complement));
+      array(rate).muli(array(complement)).addi(1).muli(s);
     }
+    return new Slope(rate);
+  }
+
+  private void multiplyBySlope(Saved saved, Tensor d, Tensor y, boolean add) {
+    Tensor slope = ((Slope) saved).value.view(0, d.shape());
+    ops.into(y, add, product -> array(slope).muli(array(d), product));
   }
 
   @Override

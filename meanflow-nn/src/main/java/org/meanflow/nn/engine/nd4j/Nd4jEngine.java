@@ -68,7 +68,7 @@ public final class Nd4jEngine implements Engine {
             new Nd4jModulation(this, ops, norm),
             new Nd4jAttention(this, ops, norm, elementwise),
             new Nd4jEmbedding(this, ops),
-            new Nd4jOptimizer(this, elementwise));
+            new Nd4jOptimizer(this));
   }
 
   @Override

@@ -2,50 +2,95 @@ package org.meanflow.nn.engine.nd4j;
 
 import static org.meanflow.nn.engine.nd4j.Nd4jOps.array;
 
+import java.util.Arrays;
+import java.util.stream.IntStream;
 import org.meanflow.nn.engine.OptimizerKernels;
 import org.meanflow.nn.engine.Tensor;
 import org.nd4j.linalg.api.buffer.DataType;
 import org.nd4j.linalg.api.ndarray.INDArray;
 import org.nd4j.linalg.ops.transforms.Transforms;
 
-/** The optimiser, one pass after the other. */
+/** The optimiser, one pass after the other, in as many parts as the engine has threads. */
 final class Nd4jOptimizer implements OptimizerKernels {
-  private final Nd4jEngine engine;
-  private final Nd4jElementwise elementwise;
+  /** Below this many elements, threads cost more than they gain. */
+  private static final int SMALL = 1 << 16;
 
-  Nd4jOptimizer(Nd4jEngine engine, Nd4jElementwise elementwise) {
+  private final Nd4jEngine engine;
+
+  Nd4jOptimizer(Nd4jEngine engine) {
     this.engine = engine;
-    this.elementwise = elementwise;
   }
 
   @Override
   public double squaredNorm(Tensor x) {
-    double norm = array(x.reshape(x.size())).castTo(DataType.DOUBLE).norm2Number().doubleValue();
-    return norm * norm;
+    double[] norms = new double[engine.team().size()];
+    inParts(
+        x,
+        (part, range) ->
+            norms[part] = range.of(x).castTo(DataType.DOUBLE).norm2Number().doubleValue());
+    return Arrays.stream(norms).map(norm -> norm * norm).sum();
   }
 
   @Override
   public void adamW(AdamWUpdate u, Tensor p, Tensor g, Tensor m, Tensor v) {
     try (Tensor work = engine.allocate(p.shape())) {
-      INDArray w = array(work);
-      array(m).muli(u.beta1());
-      array(g).muli((1 - u.beta1()) * u.gradientScale(), w);
-      array(m).addi(w);
-      array(v).muli(u.beta2());
-      array(g).muli(array(g), w);
-      w.muli((1 - u.beta2()) * u.gradientScale() * u.gradientScale());
-      array(v).addi(w);
-      array(v).muli(1 / (1 - Math.pow(u.beta2(), (double) u.step())), w);
-      Transforms.sqrt(w, false);
-      w.addi(u.epsilon());
-      array(m).divi(w, w);
-      w.muli(u.rate() / (1 - Math.pow(u.beta1(), (double) u.step())));
-      array(p).muli(1 - u.rate() * u.weightDecay()).subi(w);
+      inParts(
+          p,
+          (part, range) ->
+              adamW(u, range.of(p), range.of(g), range.of(m), range.of(v), range.of(work)));
     }
+  }
+
+  private static void adamW(
+      AdamWUpdate u, INDArray p, INDArray g, INDArray m, INDArray v, INDArray work) {
+    m.muli(u.beta1());
+    g.muli((1 - u.beta1()) * u.gradientScale(), work);
+    m.addi(work);
+    v.muli(u.beta2());
+    g.muli(g, work);
+    work.muli((1 - u.beta2()) * u.gradientScale() * u.gradientScale());
+    v.addi(work);
+    v.muli(1 / (1 - Math.pow(u.beta2(), (double) u.step())), work);
+    Transforms.sqrt(work, false);
+    work.addi(u.epsilon());
+    m.divi(work, work);
+    work.muli(u.rate() / (1 - Math.pow(u.beta1(), (double) u.step())));
+    p.muli(1 - u.rate() * u.weightDecay()).subi(work);
   }
 
   @Override
   public void movingAverage(double decay, Tensor p, Tensor average) {
-    elementwise.combine(decay, average, 1 - decay, p, average);
+    try (Tensor work = engine.allocate(p.shape())) {
+      inParts(
+          p,
+          (part, range) -> {
+            range.of(p).muli(1 - decay, range.of(work));
+            range.of(average).muli(decay).addi(range.of(work));
+          });
+    }
+  }
+
+  /** A part of buffers of one length. */
+  private record Range(long from, long to) {
+    INDArray of(Tensor buffer) {
+      return array(buffer.view(from, to - from));
+    }
+  }
+
+  @FunctionalInterface
+  private interface PartTask {
+    void run(int part, Range range);
+  }
+
+  /** Runs a task on each of as many parts of {@code buffer} as there are engines in the team. */
+  private void inParts(Tensor buffer, PartTask task) {
+    int parts = buffer.size() < SMALL ? 1 : engine.team().size();
+    IntStream.range(0, parts)
+        .parallel()
+        .forEach(
+            part ->
+                task.run(
+                    part,
+                    new Range(buffer.size() * part / parts, buffer.size() * (part + 1) / parts)));
   }
 }
