@@ -45,11 +45,11 @@ import org.nd4j.linalg.factory.Nd4j;
  * <pre>{@code
  *                          RMS of u             mean                 covariance
  * trained                  0.040–0.043 (0.08)   0.001–0.013 (0.05)   0.014–0.034 (0.06)
- * du/dt taken as 0         0.214–0.223          0.035–0.074          0.156–0.159
- * untrained                0.82                 0.48–0.51            0.83–0.85
+ * du/dt taken as 0         0.214–0.223          0.039–0.074          0.156–0.159
+ * untrained                0.82–0.83            0.49–0.51            0.84–0.85
  * }</pre>
  *
- * <p>The sampling error of 20 000 samples is a tenth of that: 0.4/√20000 = 0.003 for the mean and
+ * <p>The sampling error of 20 000 samples is far smaller: 0.4/√20000 = 0.003 for the mean and
  * 0.16·√(2/20000) = 0.002 for the variances.
  */
 class LearnedGaussianTest {
