@@ -37,7 +37,7 @@ import picocli.CommandLine.Spec;
  * the samples that it takes for the digit that was asked for.
  */
 @Command(
-    name = "digit-classifier",
+    name = "classify",
     mixinStandardHelpOptions = true,
     description =
         "Trains a classifier of digits and counts the samples that it takes for the digit asked"

@@ -11,7 +11,8 @@ import picocli.CommandLine.ParameterException;
 import picocli.CommandLine.ParseResult;
 
 /**
- * The command line: {@code ./meanflow train|sample|info}. Exit status 0 ok, 1 failed, 2 bad usage.
+ * The command line: {@code ./meanflow train|sample|info|…}. Exit status 0 ok, 1 failed, 2 bad
+ * usage.
  */
 @Command(
     name = "meanflow",
@@ -21,7 +22,13 @@ import picocli.CommandLine.ParseResult;
     mixinStandardHelpOptions = true,
     version = "meanflow 0.1.0",
     synopsisSubcommandLabel = "COMMAND",
-    subcommands = {TrainCommand.class, SampleCommand.class, InfoCommand.class})
+    subcommands = {
+      TrainCommand.class,
+      SampleCommand.class,
+      InfoCommand.class,
+      DigitClassifier.class,
+      Toy2d.class
+    })
 public final class MeanFlow implements Runnable {
 
   @CommandLine.Spec private CommandLine.Model.CommandSpec spec;
