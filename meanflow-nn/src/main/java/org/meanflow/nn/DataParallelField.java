@@ -25,9 +25,6 @@ import org.nd4j.linalg.indexing.NDArrayIndex;
  * A network as a field that evaluates each batch in shards, one on each engine of a team, at the
  * same time. Gradients of the shards are summed into the gradients of the parameters, always in the
  * same order, so results do not depend on timing.
- *
- * <p>On two cores, a training step of the {@code nd4j} engine takes about half as long as with
- * parallel operations inside one pass: nearly nothing is left that waits.
  */
 public final class DataParallelField implements TrainableVelocity {
   private static final ExecutorService THREADS =

@@ -9,7 +9,7 @@ import org.nd4j.linalg.api.ndarray.INDArray;
 import org.nd4j.linalg.factory.Nd4j;
 
 /**
- * Classifier-free guidance built into the target (arXiv 2505.13447, section 4.2 and appendix B.1):
+ * Classifier-free guidance built into the target (arXiv 2505.13447, section 4.2):
  *
  * <pre>{@code
  * ṽ = ω v + (1 − ω − κ) u(z, t, t | ∅) + κ u(z, t, t | c)     where from ≤ t ≤ to

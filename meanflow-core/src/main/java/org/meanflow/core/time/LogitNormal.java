@@ -4,7 +4,7 @@ import org.meanflow.core.random.RandomStream;
 
 /**
  * The logit-normal law: sigmoid(mean + std·n) with n ~ N(0, 1) (Esser et al., arXiv 2403.03206).
- * The paper trains with (−0.4, 1) on ImageNet (arXiv 2505.13447, appendix A).
+ * The paper trains with (−0.4, 1) on ImageNet (arXiv 2505.13447).
  *
  * @param mean mean of the logit, finite; below 0 favours times near the data
  * @param std standard deviation of the logit, finite and &gt; 0

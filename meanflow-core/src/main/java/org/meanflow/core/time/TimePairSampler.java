@@ -25,8 +25,8 @@ public record TimePairSampler(
   }
 
   /**
-   * The paper's choice for ImageNet (appendix A): logit-normal(−0.4, 1), larger and smaller of two
-   * draws, exactly 75 % of a batch with r = t.
+   * The paper's choice for ImageNet (arXiv 2505.13447): logit-normal(−0.4, 1), larger and smaller
+   * of two draws, exactly 75 % of a batch with r = t.
    *
    * @return that sampler
    */

@@ -3,6 +3,7 @@ package org.meanflow.train.run;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.FileSystemException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.LocalDateTime;
@@ -63,8 +64,16 @@ public final class RunDirectory {
       throw new IOException(
           root + " is not empty and holds no run; give --out a folder that is new or empty");
     }
-    Files.createDirectories(run.samples());
-    Files.createDirectories(run.checkpoints());
+    try {
+      Files.createDirectories(run.samples());
+      Files.createDirectories(run.checkpoints());
+    } catch (FileSystemException e) {
+      throw new IOException(
+          "cannot make the run directory %s (%s); give --out a folder that can be written"
+              .formatted(
+                  root, e.getReason() != null ? e.getReason() : e.getClass().getSimpleName()),
+          e);
+    }
     run.writeConfig(recipe);
     return run;
   }
