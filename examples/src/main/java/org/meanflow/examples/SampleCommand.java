@@ -2,6 +2,7 @@ package org.meanflow.examples;
 
 import java.nio.file.Path;
 import java.util.Arrays;
+import java.util.concurrent.Callable;
 import java.util.stream.IntStream;
 import me.tongfei.progressbar.ProgressBar;
 import org.jspecify.annotations.Nullable;
@@ -30,7 +31,7 @@ import picocli.CommandLine.Spec;
 @Command(
     name = "sample",
     description = "Draws samples from a trained network, by default with one evaluation each.")
-final class SampleCommand implements java.util.concurrent.Callable<Integer> {
+final class SampleCommand implements Callable<Integer> {
 
   /** How a sample is drawn. */
   enum Method {
