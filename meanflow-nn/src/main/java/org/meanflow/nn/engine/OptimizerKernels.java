@@ -35,6 +35,22 @@ public interface OptimizerKernels {
   void movingAverage(double decay, Tensor p, Tensor average);
 
   /**
+   * The same with a second tensor for what rounding takes from the average, so that average +
+   * remainder has about twice the digits. In float32, {@code movingAverage(decay, p, average)}
+   * stands still as soon as (1−decay)·|p − average| is below half a unit in the last place of the
+   * average: with decay 0.9999, where p and the average differ by less than 3·10⁻⁴ of their size.
+   *
+   * <p>y = remainder + (1−decay)·((p − average) − remainder); then average ← average + y and
+   * remainder ← what that sum lost of y (Dekker, Numer. Math. 18, 1971).
+   *
+   * @param decay in [0, 1]
+   * @param p parameters, not changed
+   * @param average changed
+   * @param remainder changed; zero before the first step
+   */
+  void movingAverage(double decay, Tensor p, Tensor average, Tensor remainder);
+
+  /**
    * The numbers of one AdamW step.
    *
    * @param rate learning rate

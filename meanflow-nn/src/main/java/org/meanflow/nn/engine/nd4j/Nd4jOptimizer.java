@@ -70,6 +70,27 @@ final class Nd4jOptimizer implements OptimizerKernels {
     }
   }
 
+  @Override
+  public void movingAverage(double decay, Tensor p, Tensor average, Tensor remainder) {
+    try (Tensor work = engine.allocate(p.shape())) {
+      inParts(
+          p,
+          (part, range) ->
+              movingAverage(
+                  decay, range.of(p), range.of(average), range.of(remainder), range.of(work)));
+    }
+  }
+
+  private static void movingAverage(
+      double decay, INDArray p, INDArray average, INDArray remainder, INDArray work) {
+    p.subi(average, work).subi(remainder).muli(1 - decay);
+    remainder.addi(work); // y
+    average.addi(remainder, work);
+    average.subi(work);
+    remainder.addi(average); // y − (sum − average), exactly
+    average.assign(work);
+  }
+
   /** A part of buffers of one length. */
   private record Range(long from, long to) {
     INDArray of(Tensor buffer) {
