@@ -88,9 +88,9 @@ public final class TrainingRun {
         StopRequest stop = new StopRequest();
         Trainer trainer = new Trainer(engine, new DiT(model), data, settings())) {
       directory.removeLeftovers();
+      directory.writeConfig(recipe); // it may have other values than when the run began
       if (checkpoint != null) {
         Checkpoint.read(checkpoint, trainer);
-        directory.writeConfig(recipe); // it may have other values than when the run began
       } else {
         initialize(trainer);
       }
@@ -143,11 +143,9 @@ public final class TrainingRun {
 
   /** Goes back to the last checkpoint, with a smaller rate, if that is what the guard wants. */
   private void goBack(Trainer trainer, BadStepException bad) throws IOException {
-    Optional<Path> last = Checkpoint.newestWhole(directory);
-    if (!bad.mayRollBack() || last.isEmpty()) {
-      throw new BadStepException(
-          bad,
-          last.map(good -> "the last good checkpoint is " + good).orElse("there is no checkpoint"));
+    Optional<Path> last = bad.mayRollBack() ? Checkpoint.newestWhole(directory) : Optional.empty();
+    if (last.isEmpty()) {
+      throw new BadStepException(bad, lastGoodState());
     }
     Guard.State refused = trainer.guard().state();
     Checkpoint.read(last.get(), trainer);
@@ -224,14 +222,20 @@ public final class TrainingRun {
     try {
       output.write();
     } catch (IOException e) {
-      String last =
-          Checkpoint.newestWhole(directory)
-              .map(good -> "the last good checkpoint is " + good)
-              .orElse("there is no checkpoint");
       throw new IOException(
           "%s not written: %s; %s; make room and go on with --resume"
-              .formatted(what, e.getMessage(), last),
+              .formatted(what, e.getMessage(), lastGoodState()),
           e);
+    }
+  }
+
+  private String lastGoodState() {
+    try {
+      return Checkpoint.newestWhole(directory)
+          .map(good -> "the last good checkpoint is " + good)
+          .orElse("there is no checkpoint");
+    } catch (IOException e) {
+      return "no checkpoint can be read (" + e.getMessage() + ")";
     }
   }
 

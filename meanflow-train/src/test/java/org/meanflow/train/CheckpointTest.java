@@ -185,8 +185,7 @@ class CheckpointTest {
     Recipe more = recipe("run.steps=1", "optimizer.rate=1e-30", "run.init='" + run.root() + "'");
     assertThat(start(more, "same")).isEqualTo(TrainingRun.Outcome.FINISHED);
     try (Trainer trained = trainer(engine, recipe, false);
-        ParameterStore started =
-            new ParameterStore(engine, new DiT(recipe.dit()).parameters())) {
+        ParameterStore started = new ParameterStore(engine, new DiT(recipe.dit()).parameters())) {
       Checkpoint.read(run.checkpoint(3), trained);
       Weights.load(TrainedModel.weights(folder.resolve("same"), "model"), started);
       assertThat(values(started)).isEqualTo(values(trained.average()));
@@ -196,7 +195,7 @@ class CheckpointTest {
         .isInstanceOf(IOException.class)
         .hasMessageContaining("ema.safetensors does not fit the model")
         .hasMessageContaining("blocks.2.attn.qkv.weight")
-        .hasMessageContaining("y_embedder.embedding_table.weight is [4, 16] in the file, [5, 16]")
+        .hasMessageContaining("y_embedder.embedding.weight is [4, 16] in the file, [5, 16]")
         .hasMessageContaining("--init-partial");
     deeper.add("run.initPartial=true");
     assertThat(start(more.with(deeper), "partly")).isEqualTo(TrainingRun.Outcome.FINISHED);
