@@ -58,9 +58,12 @@ public final class Dual {
     return tangent;
   }
 
-  /** {@return the cotangent, once {@link Tape#backward} has reached this; {@code null} before} */
+  /**
+   * {@return the cotangent, once {@link Tape#backward} has reached this, {@code null} before; of a
+   * parameter its gradient in the store}
+   */
   public @Nullable Tensor cotangent() {
-    return cotangent;
+    return store != null && parameter != null ? store.gradient(parameter) : cotangent;
   }
 
   /** {@return the extents of the value; not to be changed} */
