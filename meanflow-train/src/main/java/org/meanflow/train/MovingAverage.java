@@ -52,15 +52,9 @@ public final class MovingAverage implements AutoCloseable {
     }
   }
 
-  /** Takes in the parameters after a step. */
-  void update(ParameterStore parameters, long step) {
-    OptimizerKernels kernels = values.engine().kernels().optimizer();
-    double decay = ema.decayAt(step);
-    if (remainder == null) {
-      kernels.movingAverage(decay, parameters.values(), values.values());
-    } else {
-      kernels.movingAverage(decay, parameters.values(), values.values(), remainder);
-    }
+  /** What the optimiser needs to take in the parameters after a step. */
+  OptimizerKernels.Average at(long step) {
+    return new OptimizerKernels.Average(ema.decayAt(step), values.values(), remainder);
   }
 
   @Override

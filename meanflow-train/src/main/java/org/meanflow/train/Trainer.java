@@ -211,7 +211,7 @@ public final class Trainer implements AutoCloseable {
   }
 
   private Evaluation evaluate() {
-    engine.kernels().elementwise().fill(parameters.gradients(), 0);
+    parameters.clearGradients();
     MeanFlowObjective objective = settings.objective().apply(step);
     int count = settings.accumulate();
     double[] sums = new double[2]; // of loss and squared error
@@ -254,14 +254,18 @@ public final class Trainer implements AutoCloseable {
   }
 
   private void apply(double rate, double norm) {
-    OptimizerKernels optimizer = engine.kernels().optimizer();
-    optimizer.adamW(
-        settings.adamW().update(step - guard.skipped(), rate, norm),
-        parameters.values(),
-        parameters.gradients(),
-        firstMoments,
-        secondMoments);
-    averages.forEach(average -> average.update(parameters, step));
+    engine
+        .kernels()
+        .optimizer()
+        .adamW(
+            settings.adamW().update(step - guard.skipped(), rate, norm),
+            parameters.values(),
+            parameters.gradients(),
+            firstMoments,
+            secondMoments,
+            averages.stream()
+                .map(average -> average.at(step))
+                .toArray(OptimizerKernels.Average[]::new));
   }
 
   private String problem(Evaluation evaluation, double norm, double spike) {

@@ -7,7 +7,7 @@ import org.meanflow.train.Guard;
  * The section {@code guard}: what happens to a step that must not be applied. It may be left out,
  * and so may each key.
  *
- * @param onNonFinite what a loss or gradient that is not finite leads to
+ * @param onNonFinite what a loss or gradient that is not finite leads to, and a refused spike
  * @param limit how many steps of a run may be refused by {@code skip} and {@code rollback}, ≥ 0
  * @param rollbackFactor factor on the learning rate after each rollback, in (0, 1]
  * @param spikeThreshold robust z-score of the error above which a step is refused as well, &gt; 0;

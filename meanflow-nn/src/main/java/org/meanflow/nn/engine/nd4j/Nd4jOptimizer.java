@@ -4,6 +4,7 @@ import static org.meanflow.nn.engine.nd4j.Nd4jOps.array;
 
 import java.util.Arrays;
 import java.util.stream.IntStream;
+import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.OptimizerKernels;
 import org.meanflow.nn.engine.Tensor;
 import org.nd4j.linalg.api.buffer.DataType;
@@ -32,12 +33,24 @@ final class Nd4jOptimizer implements OptimizerKernels {
   }
 
   @Override
-  public void adamW(AdamWUpdate u, Tensor p, Tensor g, Tensor m, Tensor v) {
+  public void adamW(AdamWUpdate u, Tensor p, Tensor g, Tensor m, Tensor v, Average... averages) {
     try (Tensor work = engine.allocate(p.shape())) {
       inParts(
           p,
           (part, range) ->
               adamW(u, range.of(p), range.of(g), range.of(m), range.of(v), range.of(work)));
+      for (Average each : averages) {
+        Tensor remainder = each.remainder();
+        inParts(
+            p,
+            (part, range) ->
+                average(
+                    each.decay(),
+                    range.of(p),
+                    range.of(each.average()),
+                    remainder == null ? null : range.of(remainder),
+                    range.of(work)));
+      }
     }
   }
 
@@ -58,32 +71,14 @@ final class Nd4jOptimizer implements OptimizerKernels {
     p.muli(1 - u.rate() * u.weightDecay()).subi(work);
   }
 
-  @Override
-  public void movingAverage(double decay, Tensor p, Tensor average) {
-    try (Tensor work = engine.allocate(p.shape())) {
-      inParts(
-          p,
-          (part, range) -> {
-            range.of(p).muli(1 - decay, range.of(work));
-            range.of(average).muli(decay).addi(range.of(work));
-          });
+  private static void average(
+      double decay, INDArray p, INDArray average, @Nullable INDArray remainder, INDArray work) {
+    p.subi(average, work);
+    if (remainder == null) {
+      average.addi(work.muli(1 - decay));
+      return;
     }
-  }
-
-  @Override
-  public void movingAverage(double decay, Tensor p, Tensor average, Tensor remainder) {
-    try (Tensor work = engine.allocate(p.shape())) {
-      inParts(
-          p,
-          (part, range) ->
-              movingAverage(
-                  decay, range.of(p), range.of(average), range.of(remainder), range.of(work)));
-    }
-  }
-
-  private static void movingAverage(
-      double decay, INDArray p, INDArray average, INDArray remainder, INDArray work) {
-    p.subi(average, work).subi(remainder).muli(1 - decay);
+    work.subi(remainder).muli(1 - decay);
     remainder.addi(work); // y
     average.addi(remainder, work);
     average.subi(work);
