@@ -105,6 +105,7 @@ class KilledRunTest {
     long saved = 0;
     int kills = 0;
     int lost = 0;
+    int whileSaving = 0;
     for (; kills < KILLS; kills++) {
       Process process = start(run, 1_000_000);
       try {
@@ -130,6 +131,7 @@ class KilledRunTest {
         long done = lastRecord(run);
         assertThat(done - saved).as("steps lost").isBetween(0L, (long) INTERVAL);
         lost += (int) (done - saved);
+        whileSaving += halfSaved(directory) ? 1 : 0;
       }
     }
     long steps = saved + INTERVAL + 2;
@@ -138,8 +140,14 @@ class KilledRunTest {
     finish(whole, steps);
     assertSame(run, whole, steps);
     System.out.printf(
-        "%d kills in %d steps, %d of them done twice; the rest is the same bit for bit%n",
-        kills, steps, lost);
+        "%d kills in %d steps, %d while saving; %d steps done twice; the same bit for bit%n",
+        kills, steps, whileSaving, lost);
+  }
+
+  private static boolean halfSaved(RunDirectory directory) throws IOException {
+    try (Stream<Path> files = Files.list(directory.checkpoints())) {
+      return files.anyMatch(file -> file.getFileName().toString().endsWith(".incomplete"));
+    }
   }
 
   private static void assertSame(Path run, Path whole, long steps) throws IOException {

@@ -90,11 +90,14 @@ public final class TrainedModel implements AutoCloseable {
     if (!Files.isDirectory(source)) {
       return source;
     }
-    Path checkpoint =
-        Files.exists(source.resolve(Checkpoint.MODEL))
-            ? source
-            : Checkpoint.newestWhole(RunDirectory.open(source))
-                .orElseThrow(() -> new IOException(source + " has no checkpoint yet"));
+    Path checkpoint = source;
+    if (Files.exists(source.resolve(Checkpoint.MODEL))) {
+      Checkpoint.verify(source);
+    } else {
+      checkpoint =
+          Checkpoint.newestWhole(RunDirectory.open(source))
+              .orElseThrow(() -> new IOException(source + " has no checkpoint yet"));
+    }
     Path file = checkpoint.resolve(name + EXTENSION);
     if (Files.exists(file)) {
       return file;
