@@ -2,12 +2,14 @@ package org.meanflow.examples.bench;
 
 import com.fasterxml.jackson.databind.json.JsonMapper;
 import java.io.IOException;
+import java.io.PrintWriter;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.time.LocalDate;
 import java.time.ZoneOffset;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
@@ -107,6 +109,9 @@ public final class BenchCommand implements Callable<Integer> {
       description = "measure plain matrix products instead; gflops is the best of them")
   private boolean gemm;
 
+  @Option(names = "--profile", description = "print where the time goes, and compare with --gemm")
+  private boolean profile;
+
   @Option(
       names = "--append",
       paramLabel = "FILE",
@@ -122,12 +127,15 @@ public final class BenchCommand implements Callable<Integer> {
     require(threads >= 0, "--threads must be >= 0, got " + threads);
     require(iterations >= 0, "--iters must be >= 0, got " + iterations);
     require(warmup >= 0, "--warmup must be >= 0, got " + warmup);
+    require(!profile || what != What.TRAINER, "--profile goes with --what step or sample");
     try (Engine engine = Engines.create(common.engine, precision, threads)) {
       Map<String, Object> line = new LinkedHashMap<>();
       if (gemm) {
         line.put("what", "gemm");
         describe(engine, line);
-        measureGemm(engine, line);
+        Map<String, Double> shapes = Gemm.all(engine);
+        line.put("shapes", shapes);
+        line.put("gflops", Collections.max(shapes.values()));
       } else {
         line.put("config", config.name());
         line.put("what", lower(what));
@@ -144,63 +152,85 @@ public final class BenchCommand implements Callable<Integer> {
 
   private void measure(BenchConfig config, Engine engine, Map<String, Object> line) {
     boolean guided = guidance == Switch.ON;
+    Profile watcher = profile ? new Profile() : null;
+    Engine computing = watcher == null ? engine : watcher.watch(engine);
+    Timings timings =
+        switch (what) {
+          case STEP -> timed(new Workload.Step(config, computing, guided, watcher), watcher);
+          case SAMPLE -> timed(new Workload.Sample(config, computing, watcher), watcher);
+          case TRAINER -> timeTrainer(config, engine, guided, line);
+        };
     Flops flops = Flops.of(config.model(), config.batch());
     double gflop =
         1e-9 * (what == What.SAMPLE ? flops.forward() : flops.step(Workload.DISTINCT, guided));
-    Timings timings;
-    Timings bare = null;
-    switch (what) {
-      case STEP -> {
-        try (Workload step = new Workload.Step(config, engine, guided)) {
-          timings = Timings.measure(step::run, warmup, iterations);
-        }
-      }
-      case SAMPLE -> {
-        try (Workload sample = new Workload.Sample(config, engine)) {
-          timings = Timings.measure(sample::run, warmup, iterations);
-        }
-      }
-      case TRAINER -> {
-        try (Workload step = new Workload.Step(config, engine, guided);
-            Workload trainer = new Workload.TrainerStep(config, engine, guided)) {
-          // In turn, so that whatever else slows the machine down slows both.
-          List<Double> bareTimes = new ArrayList<>();
-          List<Double> times = new ArrayList<>();
-          Runnable both =
-              () -> {
-                bareTimes.add(Timings.time(step::run));
-                times.add(Timings.time(trainer::run));
-              };
-          int count = Timings.measure(both, warmup, iterations).count();
-          bare = last(bareTimes, count);
-          timings = last(times, count);
-        }
-      }
-      default -> throw new IllegalStateException(what.name());
-    }
     line.put("iters", timings.count());
     line.put("ms_median", rounded(timings.median(), 3));
     line.put("ms_min", rounded(timings.min(), 3));
     line.put("ms_p90", rounded(timings.p90(), 3));
-    if (bare != null) {
-      line.put("bare_ms_median", rounded(bare.median(), 3));
-      line.put("overhead_percent", rounded(100 * (timings.median() / bare.median() - 1), 2));
-    }
     line.put("images_per_s", rounded(config.batch() / timings.median() * 1e3, 2));
     line.put("gflop_per_step", rounded(gflop, 4));
     line.put("gflops", rounded(gflop / timings.median() * 1e3, 1));
+    if (watcher != null) {
+      reportProfile(watcher, engine, timings.count(), line);
+    }
   }
 
-  private static void measureGemm(Engine engine, Map<String, Object> line) {
-    double best = 0;
-    Map<String, Double> shapes = new LinkedHashMap<>();
-    for (Gemm gemm : Gemm.SHAPES) {
-      double gflops = rounded(gemm.gflops(engine), 1);
-      shapes.put("%dx%dx%d".formatted(gemm.rows(), gemm.in(), gemm.out()), gflops);
-      best = Math.max(best, gflops);
+  private Timings timed(Workload workload, @Nullable Profile watcher) {
+    try (workload) {
+      Runnable work =
+          watcher == null
+              ? workload::run
+              : () -> watcher.time("noise, target, loss", workload::run);
+      Timings.warmUp(work, warmup);
+      if (watcher != null) {
+        watcher.clear();
+      }
+      return Timings.measure(work, iterations > 0 ? iterations : profile ? 10 : 0);
     }
-    line.put("shapes", shapes);
-    line.put("gflops", best);
+  }
+
+  /** In turn with the bare step, so that whatever else slows the machine down slows both. */
+  private Timings timeTrainer(
+      BenchConfig config, Engine engine, boolean guided, Map<String, Object> line) {
+    try (Workload step = new Workload.Step(config, engine, guided, null);
+        Workload trainer = new Workload.TrainerStep(config, engine, guided)) {
+      List<Double> bareTimes = new ArrayList<>();
+      List<Double> trainerTimes = new ArrayList<>();
+      Runnable both =
+          () -> {
+            bareTimes.add(Timings.time(step::run));
+            trainerTimes.add(Timings.time(trainer::run));
+          };
+      Timings.warmUp(both, warmup);
+      int count = Timings.measure(both, iterations).count();
+      Timings bare = last(bareTimes, count);
+      Timings whole = last(trainerTimes, count);
+      line.put("bare_ms_median", rounded(bare.median(), 3));
+      line.put("overhead_percent", rounded(100 * (whole.median() / bare.median() - 1), 2));
+      return whole;
+    }
+  }
+
+  private void reportProfile(
+      Profile watched, Engine engine, int repetitions, Map<String, Object> line) {
+    Profile.Cost gemmCost = watched.gemm();
+    double share = 100 * gemmCost.milliseconds() / watched.sum(key -> true).milliseconds();
+    double speed = gemmCost.flops() / gemmCost.milliseconds() * 1e-6;
+    double peak = Collections.max(Gemm.all(engine).values());
+    PrintWriter err = spec.commandLine().getErr();
+    err.print(watched.table(repetitions));
+    err.printf(
+        Locale.ROOT,
+        "%.1f %% in products with weights, at %.1f GFLOP/s: %.1f %% of the %.1f GFLOP/s that plain"
+            + " products reach here%n",
+        share,
+        speed,
+        100 * speed / peak,
+        peak);
+    err.flush();
+    line.put("gemm_percent", rounded(share, 1));
+    line.put("gemm_gflops", rounded(speed, 1));
+    line.put("gemm_peak_gflops", peak);
   }
 
   private void describe(Engine engine, Map<String, Object> line) {

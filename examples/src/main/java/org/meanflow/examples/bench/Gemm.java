@@ -1,7 +1,9 @@
 package org.meanflow.examples.bench;
 
 import java.util.ArrayList;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.concurrent.Phaser;
 import org.meanflow.core.random.Purpose;
 import org.meanflow.core.random.RandomStream;
@@ -55,9 +57,21 @@ record Gemm(int rows, int in, int out) {
     Runnable all = () -> together(products);
     double first = Timings.time(all);
     int repetitions = (int) Math.max(MIN_REPETITIONS, MIN_SECONDS * 1e3 / first);
-    Timings timings = Timings.measure(all, repetitions / 2, repetitions);
+    Timings.warmUp(all, repetitions / 2 + 1);
+    Timings timings = Timings.measure(all, repetitions);
     tensors.forEach(Tensor::close);
     return flops() * team.size() / timings.median() * 1e-6;
+  }
+
+  /** The speed of each of {@link #SHAPES}, GFLOP/s. */
+  static Map<String, Double> all(Engine engine) {
+    Map<String, Double> speeds = new LinkedHashMap<>();
+    for (Gemm gemm : SHAPES) {
+      speeds.put(
+          "%dx%dx%d".formatted(gemm.rows, gemm.in, gemm.out),
+          Math.rint(10 * gemm.gflops(engine)) / 10);
+    }
+    return speeds;
   }
 
   private static Tensor random(Engine engine, Storage storage, int rows, int columns) {

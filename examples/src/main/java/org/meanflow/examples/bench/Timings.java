@@ -9,28 +9,32 @@ import java.util.Arrays;
  * @param sorted milliseconds, ascending; at least one
  */
 record Timings(double[] sorted) {
+  private static final Duration WARM_UP = Duration.ofSeconds(5);
+  private static final int MIN_WARM_UP = 3;
+  private static final Duration MEASURED = Duration.ofSeconds(10);
 
   /**
-   * Times repetitions, after others that are not counted: compiled code and reused memory are what
-   * a long run has.
+   * Does something that is not timed: compiled code and reused memory are what a long run has.
    *
-   * @param warmup repetitions beforehand; 0 for at least three and five seconds
-   * @param iterations repetitions counted; 0 for about ten seconds, between 5 and 100
+   * @param repetitions how often; 0 for five seconds and at least three times
    */
-  static Timings measure(Runnable work, int warmup, int iterations) {
-    long start = System.nanoTime();
-    int done = 0;
-    while (warmup > 0
-        ? done < warmup
-        : done < 3 || System.nanoTime() - start < Duration.ofSeconds(5).toNanos()) {
+  static void warmUp(Runnable work, int repetitions) {
+    long end = System.nanoTime() + WARM_UP.toNanos();
+    for (int done = 0;
+        repetitions > 0 ? done < repetitions : done < MIN_WARM_UP || System.nanoTime() - end < 0;
+        done++) {
       work.run();
-      done++;
     }
-    int count = iterations;
-    if (count == 0) {
-      double seconds = time(work) * 1e-3;
-      count = (int) Math.clamp(10 / seconds, 5, 100);
-    }
+  }
+
+  /**
+   * Times repetitions.
+   *
+   * @param repetitions how many; 0 for about ten seconds, between 5 and 100
+   */
+  static Timings measure(Runnable work, int repetitions) {
+    int count =
+        repetitions > 0 ? repetitions : (int) Math.clamp(MEASURED.toMillis() / time(work), 5, 100);
     double[] times = new double[count];
     for (int i = 0; i < count; i++) {
       times[i] = time(work);

@@ -63,7 +63,7 @@ interface Workload extends AutoCloseable {
     private final INDArray x;
     private long step;
 
-    Step(BenchConfig config, Engine engine, boolean guided) {
+    Step(BenchConfig config, Engine engine, boolean guided, @Nullable Profile profile) {
       DiT network = new DiT(config.model());
       this.engine = engine;
       objective = objective(guided);
@@ -71,7 +71,7 @@ interface Workload extends AutoCloseable {
       average = parameters.copy();
       firstMoments = parameters.zeroBuffer();
       secondMoments = parameters.zeroBuffer();
-      field = DataParallelField.of(network, parameters);
+      field = field(network, parameters, profile);
       images = new Images(config);
       x = images.batch(IntStream.range(0, config.batch()).toArray(), type(engine)).x();
     }
@@ -147,14 +147,14 @@ interface Workload extends AutoCloseable {
     private final int[] labels;
     private long seed;
 
-    Sample(BenchConfig config, Engine engine) {
+    Sample(BenchConfig config, Engine engine, @Nullable Profile profile) {
       DiT network = new DiT(config.model());
       batch = config.batch();
       parameters = randomParameters(network, engine);
       labels = IntStream.range(0, config.model().classes()).toArray();
       pipeline =
           new SamplingPipeline(
-              DataParallelField.of(network, parameters),
+              field(network, parameters, profile),
               config.imageShape(),
               MeanFlowSampler.oneStep(),
               batch,
@@ -186,6 +186,12 @@ interface Workload extends AutoCloseable {
         TimePairSampler.paper(),
         guided ? new Guidance(2, 0, 0, 1, 0, DroppedTarget.VELOCITY) : Guidance.none(),
         new AdaptiveLoss(1, 1e-2, Reduction.SUM));
+  }
+
+  private static TrainableVelocity field(
+      DiT network, ParameterStore parameters, @Nullable Profile profile) {
+    TrainableVelocity field = DataParallelField.of(network, parameters);
+    return profile == null ? field : profile.watch(field);
   }
 
   private static DataType type(Engine engine) {
