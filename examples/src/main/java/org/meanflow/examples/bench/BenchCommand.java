@@ -118,11 +118,21 @@ public final class BenchCommand implements Callable<Integer> {
       description = "also append the line to this .jsonl file")
   private @Nullable Path append;
 
+  @Option(
+      names = "--draw",
+      paramLabel = "DIR",
+      description = "measure nothing; draw the .jsonl files of a folder into its README.md")
+  private @Nullable Path draw;
+
   @Mixin private final CommonOptions common = new CommonOptions();
   @Spec private CommandSpec spec;
 
   @Override
   public Integer call() throws IOException {
+    if (draw != null) {
+      BenchPage.draw(draw);
+      return 0;
+    }
     BenchConfig config = config();
     require(threads >= 0, "--threads must be >= 0, got " + threads);
     require(iterations >= 0, "--iters must be >= 0, got " + iterations);
