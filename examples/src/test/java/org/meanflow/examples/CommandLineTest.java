@@ -81,7 +81,7 @@ class CommandLineTest {
     assertThat(run.resolve("samples/step_000003.png")).isRegularFile();
     assertThat(run.resolve("checkpoints/step_000003/ema.safetensors")).isRegularFile();
     assertThat(Files.readAllLines(run.resolve("metrics.jsonl"))).hasSize(3);
-    assertThat(run.resolve("environment.json")).content().contains("0.1.0", "nd4j", "fp32");
+    assertThat(run.resolve("environment.json")).content().contains("0.1.0", "engine", "fp32");
   }
 
   @Test

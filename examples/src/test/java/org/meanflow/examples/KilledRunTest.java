@@ -38,6 +38,9 @@ class KilledRunTest {
   /** About as long as a checkpoint and the steps up to the next take. */
   private static final int CYCLE_MS = 200;
 
+  /** About as long as a checkpoint takes to be written. */
+  private static final int SAVING_MS = 20;
+
   private static final List<String> SETTINGS =
       List.of(
           "model.width=16",
@@ -65,7 +68,8 @@ class KilledRunTest {
                 Path.of(System.getProperty("java.home"), "bin", "java").toString(),
                 "--enable-native-access=ALL-UNNAMED",
                 "--sun-misc-unsafe-memory-access=allow",
-                "-XX:TieredStopAtLevel=1", // starts faster
+                "--add-modules",
+                "jdk.incubator.vector",
                 "-cp",
                 System.getProperty("java.class.path"),
                 MeanFlow.class.getName(),
@@ -113,7 +117,12 @@ class KilledRunTest {
           Thread.sleep(random.nextInt(STARTUP_MS));
         } else {
           awaitCheckpointAfter(saved, run, process);
-          Thread.sleep(random.nextInt(CYCLE_MS));
+          if (kills % 4 == 1) {
+            awaitSaving(run, process);
+            Thread.sleep(random.nextInt(SAVING_MS));
+          } else {
+            Thread.sleep(random.nextInt(CYCLE_MS));
+          }
         }
         assertThat(process.isAlive()).as(Files.readString(log(run))).isTrue();
       } finally {
@@ -131,7 +140,7 @@ class KilledRunTest {
         long done = lastRecord(run);
         assertThat(done - saved).as("steps lost").isBetween(0L, (long) INTERVAL);
         lost += (int) (done - saved);
-        whileSaving += halfSaved(directory) ? 1 : 0;
+        whileSaving += halfSaved(run) ? 1 : 0;
       }
     }
     long steps = saved + INTERVAL + 2;
@@ -144,8 +153,8 @@ class KilledRunTest {
         kills, steps, whileSaving, lost);
   }
 
-  private static boolean halfSaved(RunDirectory directory) throws IOException {
-    try (Stream<Path> files = Files.list(directory.checkpoints())) {
+  private static boolean halfSaved(Path run) throws IOException {
+    try (Stream<Path> files = Files.list(run.resolve("checkpoints"))) {
       return files.anyMatch(file -> file.getFileName().toString().endsWith(".incomplete"));
     }
   }
@@ -195,6 +204,13 @@ class KilledRunTest {
       Thread.sleep(2);
     }
     assertThat(newest(run)).as(Files.readString(log(run))).isGreaterThan(saved);
+  }
+
+  private static void awaitSaving(Path run, Process process) throws IOException {
+    long deadline = System.nanoTime() + PATIENCE_NANOS;
+    while (!halfSaved(run) && process.isAlive() && System.nanoTime() < deadline) {
+      Thread.onSpinWait();
+    }
   }
 
   private static long newest(Path run) throws IOException {
