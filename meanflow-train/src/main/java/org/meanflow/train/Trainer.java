@@ -10,6 +10,8 @@ import org.meanflow.nn.autodiff.ParameterStore;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.OptimizerKernels;
 import org.meanflow.nn.engine.Tensor;
+import org.meanflow.train.data.BatchLoader;
+import org.meanflow.train.data.DataException;
 import org.meanflow.train.data.DataOrder;
 import org.meanflow.train.data.ImageDataset;
 import org.meanflow.train.optim.AdamWConfig;
@@ -23,7 +25,7 @@ import org.meanflow.train.optim.LearningRate;
  */
 public final class Trainer implements AutoCloseable {
   private final Engine engine;
-  private final ImageDataset data;
+  private final BatchLoader loader;
   private final Settings settings;
   private final DataOrder order;
   private final VelocityNetwork network;
@@ -70,10 +72,11 @@ public final class Trainer implements AutoCloseable {
    */
   public Trainer(Engine engine, VelocityNetwork network, ImageDataset data, Settings settings) {
     this.engine = engine;
-    this.data = data;
     this.settings = settings;
     this.network = network;
     this.order = new DataOrder(settings.seed(), data.size(), settings.batch());
+    this.loader =
+        new BatchLoader(data, order::samples, settings.seed(), engine.precision().dataType());
     this.parameters = ParameterStore.initialized(engine, network.parameters(), settings.seed());
     this.average = parameters.copy();
     this.firstMoments = parameters.zeroBuffer();
@@ -85,11 +88,14 @@ public final class Trainer implements AutoCloseable {
    * Takes one step.
    *
    * @return what it measured
+   * @throws DataException if the data of the step cannot be read
    * @throws NonFiniteException if the loss or the gradient is not finite; then the parameters are
    *     as before
    */
-  public StepReport step() {
-    ImageDataset.Batch batch = data.batch(order.indices(step), engine.precision().dataType());
+  public StepReport step() throws DataException {
+    double waited = loader.secondsWaited();
+    ImageDataset.Batch batch = loader.take(step);
+    waited = loader.secondsWaited() - waited;
     parameters.clearGradients();
     MeanFlowObjective objective = settings.objective().apply(step);
     try (MeanFlowObjective.Result result =
@@ -110,7 +116,7 @@ public final class Trainer implements AutoCloseable {
           new OptimizerKernels.Average(settings.ema().decayAt(step), average.values()));
       StepReport report =
           new StepReport(
-              step, order.epoch(step), loss, result.loss().meanSquaredError(), rate, norm);
+              step, order.epoch(step), loss, result.loss().meanSquaredError(), rate, norm, waited);
       step++;
       return report;
     }
@@ -166,6 +172,7 @@ public final class Trainer implements AutoCloseable {
 
   @Override
   public void close() {
+    loader.close();
     parameters.close();
     average.close();
     firstMoments.close();

@@ -144,6 +144,7 @@ public final class TrainingRun {
         report.gradientNorm(),
         1 / seconds,
         recipe.run().batch() / seconds,
+        report.dataWait(),
         report.epoch(),
         Instant.now());
   }

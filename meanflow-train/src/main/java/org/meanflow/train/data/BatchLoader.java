@@ -6,6 +6,7 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
+import java.util.function.LongFunction;
 import org.nd4j.linalg.api.buffer.DataType;
 
 /**
@@ -19,7 +20,7 @@ public final class BatchLoader implements AutoCloseable {
   private static final int CLOSING_SECONDS = 60;
 
   private final ImageDataset data;
-  private final DataOrder order;
+  private final LongFunction<DataOrder.Samples> samples;
   private final long seed;
   private final DataType type;
   private final int ahead;
@@ -35,13 +36,15 @@ public final class BatchLoader implements AutoCloseable {
    * Prepares to read. Nothing is read before the first {@link #take}.
    *
    * @param data what to read from; stays the caller's to close, after this
-   * @param order the samples of each step
+   * @param samples the samples of each step, such as {@link DataOrder#samples}; called by several
+   *     threads
    * @param seed seed of augmentation
    * @param type float32 or float64
    */
-  public BatchLoader(ImageDataset data, DataOrder order, long seed, DataType type) {
+  public BatchLoader(
+      ImageDataset data, LongFunction<DataOrder.Samples> samples, long seed, DataType type) {
     this.data = data;
-    this.order = order;
+    this.samples = samples;
     this.seed = seed;
     this.type = type;
     int count = Math.clamp(Runtime.getRuntime().availableProcessors() / 2, 1, MOST_THREADS);
@@ -67,7 +70,7 @@ public final class BatchLoader implements AutoCloseable {
     }
     while (pending.size() <= ahead) {
       long next = first + pending.size();
-      pending.add(threads.submit(() -> data.batch(order.samples(next), seed, type)));
+      pending.add(threads.submit(() -> data.batch(samples.apply(next), seed, type)));
     }
     long start = System.nanoTime();
     try {

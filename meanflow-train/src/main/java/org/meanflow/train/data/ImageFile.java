@@ -61,34 +61,35 @@ record ImageFile(int[] rgb, int width, int height) {
   private static ImageFile decode(String file, byte[] bytes) throws DataException {
     ByteBuffer all = ByteBuffer.wrap(bytes);
     if (bytes.length >= Long.BYTES && all.getLong(0) == PNG_MAGIC) {
-      return decode(file, "png", png(file, all));
+      return decode(file, "png", png(file, bytes));
     }
     if (bytes.length >= Short.BYTES && all.getShort(0) == (short) 0xffd8) {
-      return decode(file, "jpeg", jpeg(file, all));
+      return decode(file, "jpeg", jpeg(file, bytes));
     }
     throw new DataException(
         DataException.at(file, 0), "it begins neither as a PNG nor as a JPEG file", REPLACE);
   }
 
   /** The chunks of a PNG file that make its picture, their checksums checked. */
-  private static byte[] png(String file, ByteBuffer all) throws DataException {
-    ByteArrayOutputStream kept = new ByteArrayOutputStream(all.capacity());
-    kept.write(all.array(), 0, Long.BYTES);
+  private static byte[] png(String file, byte[] bytes) throws DataException {
+    ByteBuffer all = ByteBuffer.wrap(bytes);
+    ByteArrayOutputStream kept = new ByteArrayOutputStream(bytes.length);
+    kept.write(bytes, 0, Long.BYTES);
     int position = Long.BYTES;
     String type = "";
     while (!type.equals("IEND")) {
-      long length = all.capacity() - position < PNG_CHUNK_FRAME ? -1 : all.getInt(position);
-      if (length < 0 || length > all.capacity() - position - PNG_CHUNK_FRAME) {
+      long length = bytes.length - position < PNG_CHUNK_FRAME ? -1 : all.getInt(position);
+      if (length < 0 || length > bytes.length - position - PNG_CHUNK_FRAME) {
         throw new DataException(
             DataException.at(file, position),
             "the file breaks off in a chunk after '" + printable(type) + "'",
             REPLACE);
       }
       boolean header = position == Long.BYTES;
-      type = new String(all.array(), position + Integer.BYTES, 4, StandardCharsets.ISO_8859_1);
+      type = new String(bytes, position + Integer.BYTES, 4, StandardCharsets.ISO_8859_1);
       int end = position + PNG_CHUNK_FRAME + (int) length;
       CRC32 checksum = new CRC32();
-      checksum.update(all.array(), position + Integer.BYTES, Integer.BYTES + (int) length);
+      checksum.update(bytes, position + Integer.BYTES, Integer.BYTES + (int) length);
       if ((int) checksum.getValue() != all.getInt(end - Integer.BYTES)) {
         throw new DataException(
             DataException.at(file, position),
@@ -103,7 +104,7 @@ record ImageFile(int[] rgb, int width, int height) {
         requireSize(file, position + 8, all.getInt(position + 8), all.getInt(position + 12));
       }
       if (PNG_CHUNKS.contains(type)) {
-        kept.write(all.array(), position, end - position);
+        kept.write(bytes, position, end - position);
       }
       position = end;
     }
@@ -111,18 +112,19 @@ record ImageFile(int[] rgb, int width, int height) {
   }
 
   /** The segments of a JPEG file that make its picture. */
-  private static byte[] jpeg(String file, ByteBuffer all) throws DataException {
-    ByteArrayOutputStream kept = new ByteArrayOutputStream(all.capacity());
-    kept.write(all.array(), 0, Short.BYTES);
+  private static byte[] jpeg(String file, byte[] bytes) throws DataException {
+    ByteBuffer all = ByteBuffer.wrap(bytes);
+    ByteArrayOutputStream kept = new ByteArrayOutputStream(bytes.length);
+    kept.write(bytes, 0, Short.BYTES);
     int position = Short.BYTES;
     boolean sized = false;
     while (true) {
-      if (all.capacity() - position >= 4 && all.getShort(position) == -1) {
+      if (bytes.length - position >= 4 && all.getShort(position) == -1) {
         position++; // any number of bytes 0xff may stand before a marker
         continue;
       }
-      int length = all.capacity() - position < 4 ? -1 : all.getShort(position + 2) & 0xffff;
-      if (length < 2 || length > all.capacity() - position - 2) {
+      int length = bytes.length - position < 4 ? -1 : all.getShort(position + 2) & 0xffff;
+      if (length < 2 || length > bytes.length - position - 2) {
         throw new DataException(
             DataException.at(file, position), "the file breaks off in its header", REPLACE);
       }
@@ -146,9 +148,9 @@ record ImageFile(int[] rgb, int width, int height) {
         sized = true;
       }
       // APP0 and APP14 tell how colours are coded; other applications' segments and comments go.
-      boolean dropped = marker > 0xffe0 && marker <= 0xffef || marker == 0xfffe;
+      boolean dropped = (marker > 0xffe0 && marker <= 0xffef) || marker == 0xfffe;
       if (!dropped || marker == 0xffee) {
-        kept.write(all.array(), position, 2 + length);
+        kept.write(bytes, position, 2 + length);
       }
       position += 2 + length;
       if (marker == 0xffda) {
@@ -159,7 +161,7 @@ record ImageFile(int[] rgb, int width, int height) {
       throw new DataException(
           DataException.at(file, position), "the scan begins before the image's size", REPLACE);
     }
-    kept.write(all.array(), position, all.capacity() - position);
+    kept.write(bytes, position, bytes.length - position);
     return kept.toByteArray();
   }
 
@@ -173,7 +175,8 @@ record ImageFile(int[] rgb, int width, int height) {
       throw new DataException(
           DataException.at(file, position),
           "an image must have from 1 to %d pixels, got %d×%d"
-              .formatted(MOST_PIXELS, Integer.toUnsignedLong(width), Integer.toUnsignedLong(height)),
+              .formatted(
+                  MOST_PIXELS, Integer.toUnsignedLong(width), Integer.toUnsignedLong(height)),
           REPLACE);
     }
   }
@@ -259,8 +262,7 @@ record ImageFile(int[] rgb, int width, int height) {
     image.setRGB(0, 0, shorter, shorter, rgb, top * width + left, width);
     while (image.getWidth() >= 2 * side) {
       // Bilinear interpolation at half the size is the mean of four pixels.
-      image =
-          scaled(image, image.getWidth() / 2, RenderingHints.VALUE_INTERPOLATION_BILINEAR);
+      image = scaled(image, image.getWidth() / 2, RenderingHints.VALUE_INTERPOLATION_BILINEAR);
     }
     if (image.getWidth() != side) {
       image = scaled(image, side, RenderingHints.VALUE_INTERPOLATION_BICUBIC);

@@ -103,7 +103,7 @@ public final class ImageFolderDataset extends PerImageDataset {
     } catch (IOException e) {
       throw DataException.unreadable(folder, e);
     } catch (DirectoryIteratorException e) {
-      throw DataException.unreadable(folder, e.getCause());
+      throw DataException.unreadable(folder, Objects.requireNonNull(e.getCause()));
     }
     entries.sort((a, b) -> name(a).compareTo(name(b))); // as text, the same everywhere
     return entries;

@@ -14,6 +14,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
+import java.util.Objects;
 import java.util.zip.CRC32;
 import java.util.zip.CheckedInputStream;
 import java.util.zip.ZipEntry;
@@ -62,7 +63,12 @@ public final class LatentDataset extends PerImageDataset {
   }
 
   private LatentDataset(
-      LatentForm form, List<Shard> shards, int[] first, int size, int classes, List<AutoCloseable> open)
+      LatentForm form,
+      List<Shard> shards,
+      int[] first,
+      int size,
+      int classes,
+      List<AutoCloseable> open)
       throws DataException {
     super(size, classes, imageShape(form, shards.getFirst()));
     this.form = form;
@@ -250,7 +256,7 @@ public final class LatentDataset extends PerImageDataset {
 
     private static NpyArray.Data tensor(Safetensors file, String name) throws IOException {
       MemorySegment values = file.data(name);
-      TensorInfo info = file.tensors().get(name);
+      TensorInfo info = Objects.requireNonNull(file.tensors().get(name));
       return new NpyArray.Data(info.dtype(), info.shape(), values);
     }
 
@@ -327,7 +333,10 @@ public final class LatentDataset extends PerImageDataset {
             file,
             "%s must be floating [n, %schannels, height, width], got %s %s"
                 .formatted(
-                    content.array(), parts == 1 ? "" : "2·", images.dtype(), Arrays.toString(shape)),
+                    content.array(),
+                    parts == 1 ? "" : "2·",
+                    images.dtype(),
+                    Arrays.toString(shape)),
             CHECK);
       }
       long values = shape[1] * shape[2] * shape[3]; // of sizes that a file really has
@@ -339,9 +348,7 @@ public final class LatentDataset extends PerImageDataset {
     }
 
     private int[] labels(String file, NpyArray.Data labels, long count) throws DataException {
-      if (labels.dtype().isFloating()
-          || labels.shape().length != 1
-          || labels.shape()[0] != count) {
+      if (labels.dtype().isFloating() || labels.shape().length != 1 || labels.shape()[0] != count) {
         throw new DataException(
             file,
             "labels must be integers [%d], got %s %s"

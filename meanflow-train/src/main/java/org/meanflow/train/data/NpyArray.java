@@ -25,8 +25,8 @@ record NpyArray(Dtype dtype, long[] shape, int headerBytes, long dataBytes) {
   private static final int MOST_HEADER_BYTES = 1 << 16;
   private static final Map<String, Dtype> TYPES =
       Map.of(
-          "<f8", Dtype.F64, "<f4", Dtype.F32, "<f2", Dtype.F16, "<i8", Dtype.I64, "<i4",
-          Dtype.I32, "<i2", Dtype.I16, "|i1", Dtype.I8, "|u1", Dtype.U8);
+          "<f8", Dtype.F64, "<f4", Dtype.F32, "<f2", Dtype.F16, "<i8", Dtype.I64, "<i4", Dtype.I32,
+          "<i2", Dtype.I16, "|i1", Dtype.I8, "|u1", Dtype.U8);
   private static final Pattern HEADER =
       Pattern.compile(
           "\\{'descr': '([^']{1,8})', 'fortran_order': (False|True), "
@@ -110,8 +110,7 @@ record NpyArray(Dtype dtype, long[] shape, int headerBytes, long dataBytes) {
     if (header.dataBytes > Math.min(limit, Integer.MAX_VALUE - 8)) {
       throw new DataException(
           file,
-          "%s %s does not fit in memory"
-              .formatted(header.dtype, Arrays.toString(header.shape)),
+          "%s %s does not fit in memory".formatted(header.dtype, Arrays.toString(header.shape)),
           "use smaller shards, .npy or safetensors, or give the JVM more with -Xmx");
     }
     byte[] values = in.readNBytes((int) header.dataBytes); // memory grows with what is there

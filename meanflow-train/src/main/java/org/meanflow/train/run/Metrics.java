@@ -12,6 +12,7 @@ import java.time.Instant;
  * @param gradNorm norm of the gradients before clipping
  * @param stepsPerSecond speed since the last record
  * @param imagesPerSecond the same in images
+ * @param dataWait for how long the step waited for its data, in seconds
  * @param epoch epoch in which the step began, counted from 0
  * @param time when the record was taken
  */
@@ -23,5 +24,6 @@ public record Metrics(
     double gradNorm,
     double stepsPerSecond,
     double imagesPerSecond,
+    double dataWait,
     long epoch,
     Instant time) {}

@@ -122,6 +122,7 @@ public final class MetricsLog implements AutoCloseable {
     put(tree, "gradNorm", metrics.gradNorm());
     put(tree, "stepsPerSecond", metrics.stepsPerSecond());
     put(tree, "imagesPerSecond", metrics.imagesPerSecond());
+    put(tree, "dataWait", metrics.dataWait());
     tree.put("epoch", metrics.epoch());
     tree.put("time", metrics.time().toString());
     return (tree + "\n").getBytes(StandardCharsets.UTF_8);
@@ -141,6 +142,7 @@ public final class MetricsLog implements AutoCloseable {
         number(tree, "gradNorm"),
         number(tree, "stepsPerSecond"),
         number(tree, "imagesPerSecond"),
+        number(tree, "dataWait"),
         tree.required("epoch").longValue(),
         Instant.parse(tree.required("time").asText()));
   }

@@ -75,7 +75,7 @@ class RecipeTest {
       optimizer: {rate: 1e-4, beta1: 0.8, beta2: 0.99, epsilon: 1.0e-8, weightDecay: 0.1, clipNorm: 2}
       schedule: {kind: constant, warmupSteps: 30, finalFraction: 0.1}
       ema: {decay: 0.99, warmup: true}
-      data: {format: idx, folder: some folder, images: some images, labels: some labels}
+      data: {format: idx, folder: some folder, images: some images, labels: some labels, flip: true}
       run: {batch: 8, steps: 90, seed: -3, previewEvery: 0, checkpointEvery: 10, keepCheckpoints: 1, precision: fp64}
       """;
 
@@ -128,7 +128,8 @@ class RecipeTest {
     assertThat(recipe.average()).isEqualTo(new Ema(0.99, true));
     assertThat(recipe.data())
         .isEqualTo(
-            new DataSection(DataSection.Format.IDX, "some folder", "some images", "some labels"));
+            new DataSection(
+                DataSection.Format.IDX, "some folder", "some images", "some labels", true, null));
     assertThat(recipe.run()).isEqualTo(new RunSection(8, 90, -3, 0, 10, 1, Precision.FP64));
   }
 
@@ -236,7 +237,8 @@ class RecipeTest {
     assertThatThrownBy(() -> Recipe.load("digit"))
         .isInstanceOf(RecipeException.class)
         .hasMessage(
-            "recipe digit: is unknown; known are digits, fashion, mnist, or name a .yaml file");
+            "recipe digit: is unknown; known are cifar10, digits, fashion, imagenet-latent-b4,"
+                + " imagenet-latent-xl2, mnist, or name a .yaml file");
   }
 
   @Test
