@@ -39,6 +39,12 @@ record ImageFile(int[] rgb, int width, int height) {
   private static final int MOST_BYTES = 1 << 28;
   private static final int MOST_PIXELS = 1 << 25;
 
+  /** Deflate makes at most 1032 bytes out of one, and those are at most 8 pixels each. */
+  private static final long PNG_PIXELS_OF_A_BYTE = 8 * 1032;
+
+  /** A block of 8×8 pixels takes at least one bit for its mean. */
+  private static final long JPEG_PIXELS_OF_A_BYTE = 8 * 64;
+
   private static final String REPLACE = "replace the file or remove it";
 
   /** Reads a file. */
@@ -101,7 +107,9 @@ record ImageFile(int[] rgb, int width, int height) {
             DataException.at(file, position), "a PNG file must begin with its header", REPLACE);
       }
       if (header) {
-        requireSize(file, position + 8, all.getInt(position + 8), all.getInt(position + 12));
+        int width = all.getInt(position + 8);
+        int height = all.getInt(position + 12);
+        requireSize(file, position + 8, width, height, bytes.length * PNG_PIXELS_OF_A_BYTE);
       }
       if (PNG_CHUNKS.contains(type)) {
         kept.write(bytes, position, end - position);
@@ -144,7 +152,7 @@ record ImageFile(int[] rgb, int width, int height) {
       if (frame && length >= 7) {
         int height = all.getShort(position + 5) & 0xffff;
         int width = all.getShort(position + 7) & 0xffff;
-        requireSize(file, position + 5, width, height);
+        requireSize(file, position + 5, width, height, bytes.length * JPEG_PIXELS_OF_A_BYTE);
         sized = true;
       }
       // APP0 and APP14 tell how colours are coded; other applications' segments and comments go.
@@ -169,14 +177,14 @@ record ImageFile(int[] rgb, int width, int height) {
     return type.replaceAll("[^A-Za-z]", "?");
   }
 
-  private static void requireSize(String file, int position, int width, int height)
+  private static void requireSize(String file, int position, int width, int height, long possible)
       throws DataException {
-    if (width < 1 || height < 1 || (long) width * height > MOST_PIXELS) {
+    long most = Math.min(MOST_PIXELS, possible);
+    if (width < 1 || height < 1 || (long) width * height > most) {
       throw new DataException(
           DataException.at(file, position),
-          "an image must have from 1 to %d pixels, got %d×%d"
-              .formatted(
-                  MOST_PIXELS, Integer.toUnsignedLong(width), Integer.toUnsignedLong(height)),
+          "an image of this file must have from 1 to %d pixels, got %d×%d"
+              .formatted(most, Integer.toUnsignedLong(width), Integer.toUnsignedLong(height)),
           REPLACE);
     }
   }

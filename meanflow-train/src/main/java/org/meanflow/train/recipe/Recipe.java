@@ -44,7 +44,7 @@ public record Recipe(
   private static final List<String> SHIPPED =
       List.of("cifar10", "digits", "fashion", "imagenet-latent-b4", "imagenet-latent-xl2", "mnist");
 
-  private static final int MOST_BYTES = 1 << 20;
+  private static final int MOST_BYTES = 1 << 16;
 
   /** Refuses an impossible network, and one with classes for data without labels. */
   public Recipe {
