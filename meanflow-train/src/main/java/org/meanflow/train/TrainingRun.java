@@ -32,6 +32,7 @@ public final class TrainingRun {
   private static final long PREVIEW_SEED = 0;
   private static final int PREVIEW_ROWS = 8;
   private static final int UNLABELLED_COLUMNS = 8;
+  private static final int MOST_COLUMNS = 10;
   private static final int PREVIEW_BATCH = 40;
   private static final int PREVIEW_SCALE = 2;
 
@@ -159,10 +160,17 @@ public final class TrainingRun {
     directory.keepCheckpoints(recipe.run().keepCheckpoints());
   }
 
-  /** One-step samples from the moving average, from the same noise each time. */
+  /**
+   * One-step samples from the moving average, from the same noise each time, of the first classes.
+   * Latents cannot be seen without their decoder.
+   */
   private void preview(Trainer trainer) throws IOException {
-    int columns = model.classes() > 0 ? model.classes() : UNLABELLED_COLUMNS;
-    int[] labels = model.classes() > 0 ? IntStream.range(0, model.classes()).toArray() : null;
+    if (model.channels() != 1 && model.channels() != 3) {
+      return;
+    }
+    int classes = Math.min(model.classes(), MOST_COLUMNS);
+    int columns = classes > 0 ? classes : UNLABELLED_COLUMNS;
+    int[] labels = classes > 0 ? IntStream.range(0, classes).toArray() : null;
     SamplingPipeline pipeline =
         new SamplingPipeline(
             trainer.averagedField(),

@@ -90,9 +90,9 @@ public final class LatentDataset extends PerImageDataset {
   private static double[] perChannel(
       String key, @Nullable List<Double> values, int channels, double otherwise)
       throws DataException {
-    if (values == null) {
+    if (values == null || values.size() == 1) {
       double[] all = new double[channels];
-      Arrays.fill(all, otherwise);
+      Arrays.fill(all, values == null ? otherwise : values.getFirst());
       return all;
     }
     if (values.size() != channels) {

@@ -10,8 +10,8 @@ import org.jspecify.annotations.Nullable;
  * @param content what is stored of each image
  * @param scale factor, finite and &gt; 0, such as 0.18215 for Stable Diffusion's autoencoder;
  *     {@code null} for 1
- * @param mean mean of z for each channel; {@code null} for 0
- * @param std standard deviation of z for each channel, each &gt; 0; {@code null} for 1
+ * @param mean mean of z for each channel, or one for all; {@code null} for 0
+ * @param std standard deviation of z for each channel, or one for all, &gt; 0; {@code null} for 1
  */
 public record LatentForm(
     Content content,

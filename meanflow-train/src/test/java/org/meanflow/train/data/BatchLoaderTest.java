@@ -20,10 +20,11 @@ class BatchLoaderTest {
   private static final int BATCH = 5;
   private final DataOrder order = new DataOrder(7, SIZE, BATCH);
 
-  /** Images that hold their index and a random number, read in some milliseconds. */
+  /** Images that hold their index and a random number, each read in a millisecond or more. */
   private static class Slow extends PerImageDataset {
     final AtomicInteger read = new AtomicInteger();
     volatile int broken = -1;
+    volatile int milliseconds = 1;
 
     Slow() {
       super(SIZE, SIZE, 1, 1, 2);
@@ -38,7 +39,7 @@ class BatchLoaderTest {
       image[0] = index;
       image[1] = visit == null ? 0 : visit.random(Purpose.AUGMENTATION).nextUniform();
       try {
-        Thread.sleep(1);
+        Thread.sleep(milliseconds);
       } catch (InterruptedException e) {
         Thread.currentThread().interrupt();
       }
@@ -83,17 +84,18 @@ class BatchLoaderTest {
   @Test
   void whoComesLateDoesNotWait() throws Exception {
     Slow data = new Slow();
+    data.milliseconds = 40;
     try (BatchLoader loader = new BatchLoader(data, order::samples, 3, DataType.FLOAT)) {
       loader.take(0);
       double first = loader.secondsWaited();
-      assertThat(first).isGreaterThanOrEqualTo(BATCH * 1e-3); // a millisecond an image
+      assertThat(first).isGreaterThanOrEqualTo(BATCH * 40e-3);
       while (data.read.get() < 2 * BATCH) {
         Thread.sleep(1);
       }
-      Thread.sleep(100);
+      Thread.sleep(200); // the last image is read as well
       loader.take(1);
-      // It was read long ago: far less than the 5 ms that reading takes.
-      assertThat(loader.secondsWaited() - first).isLessThan(2e-3);
+      // Reading takes 200 ms, taking what was read some microseconds.
+      assertThat(loader.secondsWaited() - first).isLessThan(100e-3);
     }
   }
 

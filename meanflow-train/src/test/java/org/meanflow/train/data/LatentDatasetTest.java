@@ -170,7 +170,8 @@ class LatentDatasetTest {
     assertThatThrownBy(
             () -> LatentDataset.open(List.of(first), form(LatentForm.Content.MEAN_STD), 0))
         .hasMessageContaining("there is no moments.npy in it");
-    LatentForm wrong = new LatentForm(LatentForm.Content.LATENTS, null, List.of(1.0), null);
+    LatentForm wrong =
+        new LatentForm(LatentForm.Content.LATENTS, null, List.of(1.0, 2.0, 3.0), null);
     assertThatThrownBy(() -> LatentDataset.open(List.of(first), wrong, 0))
         .isInstanceOf(DataException.class)
         .hasMessageContaining("data.latents.mean: there must be a value for each of 2 channels");

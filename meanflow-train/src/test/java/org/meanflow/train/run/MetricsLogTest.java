@@ -29,7 +29,7 @@ class MetricsLogTest {
       assertThat(file) // before the log is closed
           .hasContent(
               "{\"step\":10,\"loss\":0.9,\"mse\":0.25,\"lr\":0.002,\"gradNorm\":1.5,"
-                  + "\"stepsPerSecond\":12.5,\"imagesPerSecond\":800.0,\"epoch\":3,"
+                  + "\"stepsPerSecond\":12.5,\"imagesPerSecond\":800.0,\"dataWait\":0.01,\"epoch\":3,"
                   + "\"time\":\"2025-05-19T12:00:10Z\"}");
       log.append(metrics(20));
     }
