@@ -119,7 +119,10 @@ public interface DataSource {
    */
   static List<Path> matching(String pattern, @Nullable Path folder) throws DataException {
     int slash = pattern.lastIndexOf('/');
-    Path parent = resolve(slash < 0 ? "." : pattern.substring(0, slash + 1), folder).normalize();
+    Path parent =
+        slash < 0 && folder != null
+            ? folder
+            : resolve(slash < 0 ? pattern : pattern.substring(0, slash + 1), folder);
     Pattern name =
         Pattern.compile(
             Arrays.stream(pattern.substring(slash + 1).split("\\*", -1))
