@@ -11,7 +11,7 @@ import picocli.CommandLine.ParameterException;
 import picocli.CommandLine.ParseResult;
 
 /**
- * The command line: {@code ./meanflow train|sample|info|…}. Exit status 0 ok, 1 failed, 2 bad
+ * The command line: {@code ./meanflow train|sample|watch|…}. Exit status 0 ok, 1 failed, 2 bad
  * usage.
  */
 @Command(
@@ -25,6 +25,8 @@ import picocli.CommandLine.ParseResult;
     subcommands = {
       TrainCommand.class,
       SampleCommand.class,
+      ReportCommand.class,
+      WatchCommand.class,
       InfoCommand.class,
       DigitClassifier.class,
       Toy2d.class

@@ -17,7 +17,6 @@ import org.meanflow.sample.SamplingPipeline;
 import org.meanflow.train.data.ImageDataset;
 import org.meanflow.train.recipe.Recipe;
 import org.meanflow.train.run.Metrics;
-import org.meanflow.train.run.MetricsLog;
 import org.meanflow.train.run.RunDirectory;
 import org.nd4j.linalg.api.ndarray.INDArray;
 import org.slf4j.Logger;
@@ -82,26 +81,24 @@ public final class TrainingRun {
       }
       log.info("{} of {} steps to go in {}", steps - trainer.stepsTaken(), steps, directory.root());
       try (StopRequest stop = new StopRequest();
-          MetricsLog metricsLog = MetricsLog.resume(directory.metrics(), trainer.stepsTaken());
-          ProgressBar bar = Progress.bar("training", steps)) {
-        bar.stepTo(trainer.stepsTaken());
+          RunLog runLog = RunLog.resume(directory, trainer.stepsTaken());
+          ProgressBar bar = Progress.bar("training", trainer.stepsTaken(), steps)) {
         while (trainer.stepsTaken() < steps && !stop.requested()) {
           long start = System.nanoTime();
           StepReport report = trainer.step();
-          metricsLog.append(metrics(report, (System.nanoTime() - start) * 1e-9));
+          Metrics metrics = metrics(report, (System.nanoTime() - start) * 1e-9);
+          runLog.append(metrics);
           long done = trainer.stepsTaken();
           bar.stepTo(done);
-          bar.setExtraMessage(
-              String.format(
-                  Locale.ROOT, " loss %.4f mse %.4f", report.loss(), report.meanSquaredError()));
-          if (isDue(done, recipe.run().previewEvery())) {
-            preview(trainer);
+          bar.setExtraMessage(message(metrics));
+          if (isDue(done, recipe.run().previewEvery()) && done < steps) {
+            preview(trainer, runLog);
           }
-          if (isDue(done, recipe.run().checkpointEvery())) {
-            save(trainer);
+          if (isDue(done, recipe.run().checkpointEvery()) && done < steps) {
+            save(trainer, runLog);
           }
         }
-        return finish(trainer, trainer.stepsTaken() < steps);
+        return finish(trainer, runLog, trainer.stepsTaken() < steps);
       } catch (NonFiniteException e) {
         directory
             .newestCheckpoint()
@@ -111,8 +108,18 @@ public final class TrainingRun {
     }
   }
 
-  private Outcome finish(Trainer trainer, boolean interrupted) throws IOException {
-    save(trainer);
+  private static String message(Metrics metrics) {
+    return String.format(
+        Locale.ROOT,
+        " loss %.4f mse %.4f lr %.1e %.0f img/s",
+        metrics.loss(),
+        metrics.mse(),
+        metrics.lr(),
+        metrics.imagesPerSecond());
+  }
+
+  private Outcome finish(Trainer trainer, RunLog runLog, boolean interrupted) throws IOException {
+    save(trainer, runLog);
     if (interrupted) {
       log.info(
           "interrupted after {} steps and saved; go on with: ./meanflow train --resume {}",
@@ -120,7 +127,7 @@ public final class TrainingRun {
           directory.root());
       return Outcome.INTERRUPTED;
     }
-    preview(trainer);
+    preview(trainer, runLog);
     log.info("finished; the run is in {}", directory.root());
     return Outcome.FINISHED;
   }
@@ -152,14 +159,15 @@ public final class TrainingRun {
     return every > 0 && done % every == 0;
   }
 
-  private void save(Trainer trainer) throws IOException {
+  private void save(Trainer trainer, RunLog runLog) throws IOException {
     Path folder = directory.checkpoint(trainer.stepsTaken());
     Checkpoint.write(folder, trainer, recipe.toYaml());
     directory.keepCheckpoints(recipe.run().keepCheckpoints());
+    runLog.report();
   }
 
   /** One-step samples from the moving average, from the same noise each time. */
-  private void preview(Trainer trainer) throws IOException {
+  private void preview(Trainer trainer, RunLog runLog) throws IOException {
     int columns = model.classes() > 0 ? model.classes() : UNLABELLED_COLUMNS;
     int[] labels = model.classes() > 0 ? IntStream.range(0, model.classes()).toArray() : null;
     SamplingPipeline pipeline =
@@ -174,6 +182,8 @@ public final class TrainingRun {
           pipeline.generate(columns * PREVIEW_ROWS, labels, PREVIEW_SEED, ProgressListener.NONE);
       new ImageGrid(columns, 2, PREVIEW_SCALE)
           .writePng(directory.sample(trainer.stepsTaken()), images);
+      runLog.sampled(trainer.stepsTaken());
+      runLog.report();
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
     }
