@@ -16,6 +16,7 @@ import java.util.Objects;
 import java.util.Set;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.train.report.Report;
+import org.meanflow.train.run.MetricsReader;
 import org.meanflow.train.run.RunDirectory;
 
 /**
@@ -26,6 +27,7 @@ final class ReportServer implements AutoCloseable {
   private static final Set<String> PATHS = Set.of("/", "/report.html");
 
   private final RunDirectory run;
+  private final MetricsReader metrics;
   private final HttpServer server;
   private final String script;
   private String tag = "";
@@ -33,6 +35,7 @@ final class ReportServer implements AutoCloseable {
 
   private ReportServer(RunDirectory run, HttpServer server, String script) {
     this.run = run;
+    this.metrics = new MetricsReader(run.metrics());
     this.server = server;
     this.script = script;
   }
@@ -108,7 +111,7 @@ final class ReportServer implements AutoCloseable {
     String now =
         "\"%s-%s-%s\"".formatted(state(run.metrics()), state(run.config()), state(run.samples()));
     if (!now.equals(tag)) {
-      String html = Report.of(run).html();
+      String html = Report.of(run, metrics).html();
       page =
           html.replace(
                   "</body>", script.replace("{{tag}}", now.replace("\"", "&quot;")) + "</body>")

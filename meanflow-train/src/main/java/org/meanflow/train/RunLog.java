@@ -4,6 +4,7 @@ import java.io.IOException;
 import org.meanflow.train.report.Report;
 import org.meanflow.train.run.Metrics;
 import org.meanflow.train.run.MetricsLog;
+import org.meanflow.train.run.MetricsReader;
 import org.meanflow.train.run.RunDirectory;
 import org.meanflow.train.run.TensorBoardLog;
 import org.slf4j.Logger;
@@ -16,11 +17,13 @@ final class RunLog implements AutoCloseable {
   private final RunDirectory directory;
   private final MetricsLog metrics;
   private final TensorBoardLog events;
+  private final MetricsReader reader;
 
   private RunLog(RunDirectory directory, MetricsLog metrics, TensorBoardLog events) {
     this.directory = directory;
     this.metrics = metrics;
     this.events = events;
+    this.reader = new MetricsReader(directory.metrics());
   }
 
   /**
@@ -71,7 +74,7 @@ final class RunLog implements AutoCloseable {
    */
   void report() throws IOException {
     try {
-      Report.of(directory).write();
+      Report.of(directory, reader).write();
     } catch (RuntimeException | LinkageError e) {
       log.warn("no report was written, as drawing failed: {}", e.toString());
     }

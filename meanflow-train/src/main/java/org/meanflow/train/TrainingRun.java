@@ -1,6 +1,7 @@
 package org.meanflow.train;
 
 import java.io.IOException;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Instant;
 import java.util.Locale;
@@ -91,11 +92,16 @@ public final class TrainingRun {
           long done = trainer.stepsTaken();
           bar.stepTo(done);
           bar.setExtraMessage(message(metrics));
-          if (isDue(done, recipe.run().previewEvery()) && done < steps) {
+          boolean previewDue = isDue(done, recipe.run().previewEvery()) && done < steps;
+          boolean checkpointDue = isDue(done, recipe.run().checkpointEvery()) && done < steps;
+          if (previewDue) {
             preview(trainer, runLog);
           }
-          if (isDue(done, recipe.run().checkpointEvery()) && done < steps) {
-            save(trainer, runLog);
+          if (checkpointDue) {
+            save(trainer);
+          }
+          if (previewDue || checkpointDue) {
+            runLog.report();
           }
         }
         return finish(trainer, runLog, trainer.stepsTaken() < steps);
@@ -119,15 +125,19 @@ public final class TrainingRun {
   }
 
   private Outcome finish(Trainer trainer, RunLog runLog, boolean interrupted) throws IOException {
-    save(trainer, runLog);
+    save(trainer);
     if (interrupted) {
+      runLog.report();
       log.info(
           "interrupted after {} steps and saved; go on with: ./meanflow train --resume {}",
           trainer.stepsTaken(),
           directory.root());
       return Outcome.INTERRUPTED;
     }
-    preview(trainer, runLog);
+    if (!Files.exists(directory.sample(trainer.stepsTaken()))) {
+      preview(trainer, runLog);
+    }
+    runLog.report();
     log.info("finished; the run is in {}", directory.root());
     return Outcome.FINISHED;
   }
@@ -159,11 +169,10 @@ public final class TrainingRun {
     return every > 0 && done % every == 0;
   }
 
-  private void save(Trainer trainer, RunLog runLog) throws IOException {
+  private void save(Trainer trainer) throws IOException {
     Path folder = directory.checkpoint(trainer.stepsTaken());
     Checkpoint.write(folder, trainer, recipe.toYaml());
     directory.keepCheckpoints(recipe.run().keepCheckpoints());
-    runLog.report();
   }
 
   /** One-step samples from the moving average, from the same noise each time. */
@@ -183,7 +192,6 @@ public final class TrainingRun {
       new ImageGrid(columns, 2, PREVIEW_SCALE)
           .writePng(directory.sample(trainer.stepsTaken()), images);
       runLog.sampled(trainer.stepsTaken());
-      runLog.report();
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
     }

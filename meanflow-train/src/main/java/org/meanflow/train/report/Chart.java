@@ -18,6 +18,7 @@ import org.knowm.xchart.XYSeries.XYSeriesRenderStyle;
 import org.knowm.xchart.style.XYStyler;
 import org.knowm.xchart.style.lines.SeriesLines;
 import org.knowm.xchart.style.markers.SeriesMarkers;
+import org.meanflow.train.run.Metric;
 
 /**
  * A curve as an SVG element to stand in a page: the medians of the bins as a line, what lies
@@ -50,15 +51,18 @@ final class Chart {
   /**
    * Draws a curve.
    *
-   * @param name begins the identifiers in the element; unique in the page
+   * @param metric what is drawn; its name begins the identifiers in the element
    * @param x the steps, ascending
    * @param band the values; at least one is finite
    * @param shaded whether there is a band around the line
    */
-  static String svg(String name, double[] x, Bins.Band band, boolean shaded) throws IOException {
+  static String svg(Metric metric, double[] x, Bins.Band band, boolean shaded) throws IOException {
     XYChart chart = new XYChart(WIDTH, HEIGHT);
     style(chart.getStyler());
-    scale(chart.getStyler(), shaded ? concat(band.low(), band.high()) : band.median());
+    scale(
+        chart.getStyler(),
+        metric.logarithmic(),
+        shaded ? concat(band.low(), band.high()) : band.median());
     if (shaded) {
       int[] ahead =
           IntStream.range(0, x.length).filter(i -> Double.isFinite(band.low()[i])).toArray();
@@ -74,7 +78,7 @@ final class Chart {
     }
     XYSeries line = chart.addSeries("median", x, band.median());
     line.setMarker(SeriesMarkers.NONE).setLineColor(COLORS[4]).setLineWidth(LINE_WIDTH);
-    return inline(name, chart);
+    return inline(metric.name(), chart);
   }
 
   private static void style(XYStyler styler) {
@@ -95,18 +99,21 @@ final class Chart {
     styler.setPlotGridLinesColor(COLORS[1]);
     styler.setPlotGridLinesStroke(new BasicStroke(1));
     styler.setXAxisTickMarkSpacingHint(80);
-    styler.setxAxisTickLabelsFormattingFunction(Numbers::round);
-    styler.setyAxisTickLabelsFormattingFunction(Numbers::round);
+    styler.setXAxisDecimalPattern("#,##0.##");
   }
 
-  private static void scale(XYStyler styler, double[] values) {
+  private static void scale(XYStyler styler, boolean mayBeLogarithmic, double[] values) {
     double low = finite(values).min().orElse(0);
     double high = finite(values).max().orElse(1);
     if (low == high) { // an axis needs some length
       double margin = low == 0 ? 1 : Math.abs(low) / 2;
       styler.setYAxisMin(low - margin).setYAxisMax(high + margin);
     }
-    styler.setYAxisLogarithmic(low > 0 && high / low > LINEAR_SPAN);
+    if (mayBeLogarithmic && low > 0 && high / low > LINEAR_SPAN) {
+      styler.setYAxisLogarithmic(true); // whose ticks a formatting function would put elsewhere
+    } else {
+      styler.setyAxisTickLabelsFormattingFunction(Numbers::round);
+    }
   }
 
   private static DoubleStream finite(double[] values) {

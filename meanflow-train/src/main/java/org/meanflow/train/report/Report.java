@@ -30,7 +30,7 @@ import java.util.regex.Pattern;
 import org.meanflow.nn.weights.AtomicFile;
 import org.meanflow.train.run.Metric;
 import org.meanflow.train.run.Metrics;
-import org.meanflow.train.run.MetricsLog;
+import org.meanflow.train.run.MetricsReader;
 import org.meanflow.train.run.RunDirectory;
 
 /**
@@ -78,8 +78,19 @@ public final class Report {
    * @throws IOException if a file of the run cannot be read
    */
   public static Report of(RunDirectory directory) throws IOException {
-    List<Metrics> records =
-        Files.exists(directory.metrics()) ? MetricsLog.read(directory.metrics()) : List.of();
+    return of(directory, new MetricsReader(directory.metrics()));
+  }
+
+  /**
+   * The same, quicker where it is done again and again.
+   *
+   * @param directory the run
+   * @param reader reads its metrics
+   * @return its report, as of now
+   * @throws IOException if a file of the run cannot be read
+   */
+  public static Report of(RunDirectory directory, MetricsReader reader) throws IOException {
+    List<Metrics> records = reader.read();
     // As a tree, not as a recipe: the run may be older or newer than this code.
     JsonNode settings = new YAMLMapper().readTree(Files.readString(directory.config()));
     if (!(settings instanceof ObjectNode sections)) {
@@ -180,7 +191,7 @@ public final class Report {
             .toArray();
     List<String> parts = new ArrayList<>();
     parts.add("epoch " + Numbers.group(last.epoch()));
-    parts.add(Numbers.time(Duration.ofMillis((long) (1e3 * seconds))) + " of steps");
+    parts.add(Numbers.time(Duration.ofMillis((long) (1e3 * seconds))) + " spent");
     if (left <= 0) {
       parts.add("finished");
     } else if (speeds.length > 0) {
@@ -213,7 +224,7 @@ public final class Report {
               title ->
                   figure(
                       list,
-                      escape(metric.name()),
+                      escape(title),
                       Numbers.round(
                           metric.name().equals("lr")
                               ? metric.of(last)
@@ -237,7 +248,7 @@ public final class Report {
       String title = escape(metric.title().get());
       charts.append(
           "<figure class=\"chart\"><figcaption>%s</figcaption>%s</figure>"
-              .formatted(title, Chart.svg(metric.name(), bins.middle(), band, bins.gathered())));
+              .formatted(title, Chart.svg(metric, bins.middle(), band, bins.gathered())));
     }
     return charts.isEmpty() ? "<p class=\"note\">Curves need two steps.</p>" : charts.toString();
   }

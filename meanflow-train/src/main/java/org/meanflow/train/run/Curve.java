@@ -11,4 +11,7 @@ import java.lang.annotation.Target;
 @interface Curve {
   /** What stands above the chart. */
   String value();
+
+  /** Whether its axis is logarithmic where the values span a large factor. */
+  boolean logarithmic() default false;
 }

@@ -5,6 +5,7 @@ import java.lang.reflect.RecordComponent;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
+import org.jspecify.annotations.Nullable;
 
 /** A number among the components of {@link Metrics}; each is known here by being one. */
 public final class Metric {
@@ -15,12 +16,12 @@ public final class Metric {
           .toList();
 
   private final String name;
-  private final Optional<String> title;
+  private final @Nullable Curve curve;
   private final Method accessor;
 
   private Metric(RecordComponent component) {
     this.name = component.getName();
-    this.title = Optional.ofNullable(component.getAnnotation(Curve.class)).map(Curve::value);
+    this.curve = component.getAnnotation(Curve.class);
     this.accessor = component.getAccessor();
   }
 
@@ -36,7 +37,12 @@ public final class Metric {
 
   /** {@return what stands above its chart; empty if it is not drawn} */
   public Optional<String> title() {
-    return title;
+    return Optional.ofNullable(curve).map(Curve::value);
+  }
+
+  /** {@return whether its axis is logarithmic where the values span a large factor} */
+  public boolean logarithmic() {
+    return curve != null && curve.logarithmic();
   }
 
   /**

@@ -19,10 +19,10 @@ import java.time.Instant;
  */
 public record Metrics(
     long step,
-    @Curve("loss") double loss,
-    @Curve("mean squared error, unweighted") double mse,
+    @Curve(value = "loss", logarithmic = true) double loss,
+    @Curve(value = "mean squared error", logarithmic = true) double mse,
     @Curve("learning rate") double lr,
-    @Curve("gradient norm before clipping") double gradNorm,
+    @Curve(value = "gradient norm", logarithmic = true) double gradNorm,
     double stepsPerSecond,
     @Curve("images per second") double imagesPerSecond,
     long epoch,

@@ -4,9 +4,7 @@ import com.fasterxml.jackson.core.JacksonException;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
-import java.io.BufferedReader;
 import java.io.IOException;
-import java.io.InputStreamReader;
 import java.io.OutputStream;
 import java.lang.reflect.RecordComponent;
 import java.nio.ByteBuffer;
@@ -15,9 +13,7 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
-import java.time.DateTimeException;
 import java.time.Instant;
-import java.util.ArrayList;
 import java.util.List;
 import org.meanflow.nn.weights.AtomicFile;
 
@@ -57,7 +53,7 @@ public final class MetricsLog implements AutoCloseable {
    * @throws IOException if the file is no log or cannot be written
    */
   public static MetricsLog resume(Path file, long step) throws IOException {
-    List<Metrics> records = Files.exists(file) ? read(file) : List.of();
+    List<Metrics> records = read(file);
     AtomicFile.write(
         file,
         channel -> {
@@ -73,32 +69,12 @@ public final class MetricsLog implements AutoCloseable {
   /**
    * Reads a log.
    *
-   * @param file the file
+   * @param file the file; may be missing
    * @return its records, oldest first; without a last line that was cut off
    * @throws IOException if the file cannot be read, or a line before the last is no record
    */
   public static List<Metrics> read(Path file) throws IOException {
-    List<Metrics> records = new ArrayList<>();
-    try (BufferedReader lines =
-        new BufferedReader(
-            new InputStreamReader(Files.newInputStream(file), StandardCharsets.UTF_8))) {
-      String line = lines.readLine();
-      while (line != null) {
-        String next = lines.readLine();
-        try {
-          records.add(parse(line));
-        } catch (JacksonException | IllegalArgumentException | DateTimeException e) {
-          if (next != null) {
-            throw new IOException(
-                "%s: line %d: is no record of metrics; mend or remove the line"
-                    .formatted(file, records.size() + 1),
-                e);
-          }
-        }
-        line = next;
-      }
-    }
-    return records;
+    return new MetricsReader(file).read();
   }
 
   /**
@@ -139,7 +115,8 @@ public final class MetricsLog implements AutoCloseable {
     return (tree + "\n").getBytes(StandardCharsets.UTF_8);
   }
 
-  private static Metrics parse(String line) throws JacksonException {
+  /** Reads a line. */
+  static Metrics parse(String line) throws JacksonException {
     JsonNode tree = JSON.readTree(line);
     Object[] values = new Object[COMPONENTS.length];
     Class<?>[] types = new Class<?>[COMPONENTS.length];
