@@ -2,6 +2,7 @@ package org.meanflow.examples;
 
 import com.sun.net.httpserver.HttpExchange;
 import com.sun.net.httpserver.HttpServer;
+import java.awt.AWTError;
 import java.io.IOException;
 import java.io.InputStream;
 import java.net.BindException;
@@ -86,15 +87,13 @@ final class ReportServer implements AutoCloseable {
       } else {
         page(exchange);
       }
-    } catch (RuntimeException e) {
-      throw new IOException(e);
     }
   }
 
   private void page(HttpExchange exchange) throws IOException {
     try {
       update();
-    } catch (IOException | RuntimeException | LinkageError e) {
+    } catch (IOException | RuntimeException | LinkageError | AWTError e) {
       send(exchange, 500, "the report cannot be made: " + e.getMessage());
       return;
     }

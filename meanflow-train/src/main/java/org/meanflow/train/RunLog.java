@@ -1,5 +1,6 @@
 package org.meanflow.train;
 
+import java.awt.AWTError;
 import java.io.IOException;
 import org.meanflow.train.report.Report;
 import org.meanflow.train.run.Metrics;
@@ -75,7 +76,7 @@ final class RunLog implements AutoCloseable {
   void report() throws IOException {
     try {
       Report.of(directory, reader).write();
-    } catch (RuntimeException | LinkageError e) {
+    } catch (RuntimeException | LinkageError | AWTError e) {
       log.warn("no report was written, as drawing failed: {}", e.toString());
     }
   }

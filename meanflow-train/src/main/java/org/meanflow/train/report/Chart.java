@@ -98,6 +98,7 @@ final class Chart {
     styler.setPlotGridVerticalLinesVisible(false);
     styler.setPlotGridLinesColor(COLORS[1]);
     styler.setPlotGridLinesStroke(new BasicStroke(1));
+    styler.setXAxisMin(0.0);
     styler.setXAxisTickMarkSpacingHint(80);
     styler.setXAxisDecimalPattern("#,##0.##");
   }

@@ -161,9 +161,12 @@ public final class TensorBoardLog implements AutoCloseable {
   private static final class Message {
     private final ByteArrayOutputStream out = new ByteArrayOutputStream();
 
+    /** Zero is what a reader takes for a field that is missing. */
     Message varint(int field, long value) {
-      tag(field, 0);
-      raw(value);
+      if (value != 0) {
+        tag(field, 0);
+        raw(value);
+      }
       return this;
     }
 
