@@ -3,6 +3,7 @@ package org.meanflow.train;
 import java.io.Console;
 import java.time.Duration;
 import java.util.Locale;
+import java.util.function.Consumer;
 import me.tongfei.progressbar.ConsoleProgressBarConsumer;
 import me.tongfei.progressbar.DelegatingProgressBarConsumer;
 import me.tongfei.progressbar.ProgressBar;
@@ -55,7 +56,7 @@ public final class Progress {
       builder
           .setUpdateIntervalMillis(LOG_INTERVAL_MS)
           .setRenderer((state, width) -> line(state))
-          .setConsumer(new DelegatingProgressBarConsumer(System.err::println));
+          .setConsumer(new DelegatingProgressBarConsumer(new Lines()));
     }
     return builder.build();
   }
@@ -81,5 +82,18 @@ public final class Progress {
     Duration time = Duration.ofMillis(milliseconds);
     return String.format(
         Locale.ROOT, "%d:%02d:%02d", time.toHours(), time.toMinutesPart(), time.toSecondsPart());
+  }
+
+  /** The last line comes twice, from the last step and from the end of the bar. */
+  private static final class Lines implements Consumer<String> {
+    private String last = "";
+
+    @Override
+    public void accept(String line) {
+      if (!line.equals(last)) {
+        System.err.println(line);
+      }
+      last = line;
+    }
   }
 }
