@@ -105,7 +105,7 @@ final class DigitNetwork implements AutoCloseable {
   }
 
   private void computeGradients(INDArray images, int[] labels) {
-    engine.kernels().elementwise().fill(parameters.gradients(), 0);
+    parameters.clearGradients();
     try (Tape tape = new Tape(parameters, Tape.Mode.RECORD)) {
       Dual logits = logits(tape, images);
       try (Tensor cotangent = engine.copyOf(slope(engine.read(logits.value()), labels))) {

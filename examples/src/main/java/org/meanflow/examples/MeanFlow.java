@@ -4,6 +4,7 @@ import java.io.PrintWriter;
 import java.nio.file.AccessDeniedException;
 import java.nio.file.FileSystemException;
 import java.nio.file.NoSuchFileException;
+import org.meanflow.examples.bench.BenchCommand;
 import org.meanflow.train.recipe.RecipeException;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
@@ -27,6 +28,7 @@ import picocli.CommandLine.ParseResult;
       SampleCommand.class,
       ReportCommand.class,
       WatchCommand.class,
+      BenchCommand.class,
       InfoCommand.class,
       DigitClassifier.class,
       Toy2d.class

@@ -60,7 +60,7 @@ final class TrainCommand implements Callable<Integer> {
   @Option(
       names = "--precision",
       paramLabel = "P",
-      description = "fp32 or fp64, as --set run.precision=P")
+      description = "fp32, tf32, bf16 or fp64, where the engine has it; as --set run.precision=P")
   private @Nullable String precision;
 
   @Option(

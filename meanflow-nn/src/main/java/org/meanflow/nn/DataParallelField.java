@@ -140,7 +140,7 @@ public final class DataParallelField implements TrainableVelocity {
           k -> {
             ParameterStore replica = replicas.get(k);
             if (k > 0) {
-              replica.engine().kernels().elementwise().fill(replica.gradients(), 0);
+              replica.clearGradients();
             }
             passes.get(k).backward(shards.get(k).of(cotangent));
             return k;

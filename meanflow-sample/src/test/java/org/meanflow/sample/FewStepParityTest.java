@@ -10,6 +10,7 @@ import java.util.stream.Stream;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.Arguments;
 import org.junit.jupiter.params.provider.MethodSource;
+import org.meanflow.nn.TestEngines;
 import org.meanflow.nn.engine.Precision;
 import org.meanflow.nn.fixtures.Fixture;
 import org.meanflow.nn.parity.DiTFixture;
@@ -29,8 +30,8 @@ class FewStepParityTest {
           fixture.names("out.").stream().filter(name -> !name.endsWith("_trajectory")).toList();
       assertThat(outputs).as("samples in %s", fixture).hasSizeGreaterThanOrEqualTo(3);
       for (String output : outputs) {
-        for (Precision precision : Precision.values()) {
-          samples.add(Arguments.of(fixture, output, precision));
+        for (TestEngines.TestEngine engine : TestEngines.all()) {
+          samples.add(Arguments.of(fixture, output, engine.name(), engine.precision()));
         }
       }
     }
@@ -39,8 +40,9 @@ class FewStepParityTest {
 
   @ParameterizedTest
   @MethodSource("samples")
-  void samplesAndTrajectoriesMatch(Fixture fixture, String output, Precision precision) {
-    try (DiTFixture dit = new DiTFixture(fixture, weightsOf(fixture), "nd4j", precision)) {
+  void samplesAndTrajectoriesMatch(
+      Fixture fixture, String output, String engine, Precision precision) {
+    try (DiTFixture dit = new DiTFixture(fixture, weightsOf(fixture), engine, precision)) {
       INDArray noise = dit.array("in.noise");
       INDArray untouched = noise.dup();
       List<INDArray> trajectory = new ArrayList<>();

@@ -90,7 +90,7 @@ public final class Trainer implements AutoCloseable {
    */
   public StepReport step() {
     ImageDataset.Batch batch = data.batch(order.indices(step), engine.precision().dataType());
-    engine.kernels().elementwise().fill(parameters.gradients(), 0);
+    parameters.clearGradients();
     MeanFlowObjective objective = settings.objective().apply(step);
     try (MeanFlowObjective.Result result =
         objective.evaluate(field, batch.x(), batch.labels(), settings.seed(), step, 0)) {
@@ -106,8 +106,8 @@ public final class Trainer implements AutoCloseable {
           parameters.values(),
           parameters.gradients(),
           firstMoments,
-          secondMoments);
-      optimizer.movingAverage(settings.ema().decayAt(step), parameters.values(), average.values());
+          secondMoments,
+          new OptimizerKernels.Average(settings.ema().decayAt(step), average.values()));
       StepReport report =
           new StepReport(
               step, order.epoch(step), loss, result.loss().meanSquaredError(), rate, norm);

@@ -16,6 +16,8 @@ public final class Dual {
   private final @Nullable Tensor tangent;
   private final boolean activation;
   private final boolean differentiable;
+  private final @Nullable ParameterStore store;
+  private final @Nullable Parameter parameter;
   private @Nullable Tensor cotangent;
 
   /** An activation with {@code batch} values, the rest of {@code stacked} being tangents. */
@@ -26,16 +28,24 @@ public final class Dual {
     this.tangent = withTangent ? stacked.rows(batch, stacked.dim(0)) : null;
     this.activation = true;
     this.differentiable = differentiable;
+    this.store = null;
+    this.parameter = null;
   }
 
-  /** A parameter, and where its gradient is accumulated; a constant has no gradient. */
-  Dual(Tensor value, @Nullable Tensor gradient) {
+  /** A parameter, and the store that accumulates its gradient, if one is wanted. */
+  Dual(Tensor value, @Nullable ParameterStore store, @Nullable Parameter parameter) {
     this.stacked = value;
     this.value = value;
     this.tangent = null;
     this.activation = false;
-    this.differentiable = gradient != null;
-    this.cotangent = gradient;
+    this.differentiable = store != null;
+    this.store = store;
+    this.parameter = parameter;
+  }
+
+  /** Numbers without tangent or gradient. */
+  Dual(Tensor value) {
+    this(value, null, null);
   }
 
   /** {@return the value, {@code [batch, ...]}} */
@@ -48,9 +58,12 @@ public final class Dual {
     return tangent;
   }
 
-  /** {@return the cotangent, once {@link Tape#backward} has reached this; {@code null} before} */
+  /**
+   * {@return the cotangent, once {@link Tape#backward} has reached this, {@code null} before; of a
+   * parameter its gradient in the store}
+   */
   public @Nullable Tensor cotangent() {
-    return cotangent;
+    return store != null && parameter != null ? store.gradient(parameter) : cotangent;
   }
 
   /** {@return the extents of the value; not to be changed} */
@@ -80,11 +93,14 @@ public final class Dual {
 
   /** Where a backward rule puts a contribution; the first one allocates. */
   Cotangent contribution(Tape tape, boolean zeroFirst) {
+    if (store != null && parameter != null) {
+      return store.contribution(parameter, zeroFirst);
+    }
     Tensor existing = cotangent;
     if (existing != null) {
       return new Cotangent(existing, true);
     }
-    Tensor fresh = tape.allocate(shape());
+    Tensor fresh = tape.allocate(value.storage(), shape());
     cotangent = fresh;
     if (zeroFirst) {
       tape.engine().kernels().elementwise().fill(fresh, 0);

@@ -2,12 +2,15 @@ package org.meanflow.nn.autodiff;
 
 import java.util.HashMap;
 import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
+import java.util.Set;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.core.random.Purpose;
 import org.meanflow.core.random.RandomStream;
+import org.meanflow.nn.engine.Cotangent;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.Tensor;
 import org.nd4j.linalg.api.ndarray.INDArray;
@@ -26,6 +29,9 @@ public final class ParameterStore implements AutoCloseable {
   private final Map<Constant, Tensor> constants;
   private @Nullable Tensor gradients;
   private @Nullable Map<String, Tensor> gradientViews;
+
+  /** Parameters whose gradient is zero, whatever the buffer holds. */
+  private final Set<String> cleared = new LinkedHashSet<>();
 
   /**
    * A store of zeros.
@@ -102,6 +108,35 @@ public final class ParameterStore implements AutoCloseable {
 
   /** {@return all gradients, flat; allocated, and zero, on first use} */
   public Tensor gradients() {
+    Tensor buffer = gradientBuffer();
+    for (String name : cleared) {
+      engine.kernels().elementwise().fill(gradientView(name), 0);
+    }
+    cleared.clear();
+    return buffer;
+  }
+
+  /**
+   * Makes all gradients zero. Writes nothing yet: the next contribution to a gradient overwrites
+   * it, and what has none by then is written when the gradients are read.
+   */
+  public void clearGradients() {
+    gradientBuffer();
+    cleared.addAll(valueViews.keySet());
+  }
+
+  /** Where a backward rule puts a contribution to a gradient. */
+  Cotangent contribution(Parameter parameter, boolean zeroFirst) {
+    gradientBuffer();
+    Tensor target = view(Objects.requireNonNull(gradientViews), parameter);
+    boolean first = cleared.remove(parameter.name());
+    if (first && zeroFirst) {
+      engine.kernels().elementwise().fill(target, 0);
+    }
+    return new Cotangent(target, zeroFirst || !first);
+  }
+
+  private Tensor gradientBuffer() {
     Tensor existing = gradients;
     if (existing == null) {
       existing = zeroBuffer();
@@ -109,6 +144,10 @@ public final class ParameterStore implements AutoCloseable {
       gradientViews = views(existing);
     }
     return existing;
+  }
+
+  private Tensor gradientView(String name) {
+    return Objects.requireNonNull(Objects.requireNonNull(gradientViews).get(name));
   }
 
   /**

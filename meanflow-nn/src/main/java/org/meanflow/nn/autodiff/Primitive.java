@@ -6,6 +6,7 @@ import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.Cotangent;
 import org.meanflow.nn.engine.Kernels;
 import org.meanflow.nn.engine.Saved;
+import org.meanflow.nn.engine.Storage;
 import org.meanflow.nn.engine.Tensor;
 
 /**
@@ -56,6 +57,16 @@ public interface Primitive {
    * @param gx where the cotangent of each input goes, {@code null} where it is not wanted
    */
   void vjp(Kernels k, Evaluation e, Tensor gy, @Nullable Cotangent[] gx);
+
+  /**
+   * How precisely the result, its tangent and its cotangent are kept.
+   *
+   * @return {@link Storage#COMPACT} only for results that enter matrix products or come from one;
+   *     the kernels of those who take them must accept it
+   */
+  default Storage storage() {
+    return Storage.FULL;
+  }
 
   /**
    * Whether {@link #vjp} writes only a part of the cotangent of an input, so that the rest must be

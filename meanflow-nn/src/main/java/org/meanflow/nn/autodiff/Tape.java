@@ -10,6 +10,7 @@ import org.meanflow.nn.engine.Cotangent;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.Kernels;
 import org.meanflow.nn.engine.Saved;
+import org.meanflow.nn.engine.Storage;
 import org.meanflow.nn.engine.Tensor;
 
 /**
@@ -68,7 +69,12 @@ public final class Tape implements AutoCloseable {
    * @return a tensor with undefined content
    */
   public Tensor allocate(long... shape) {
-    Tensor tensor = engine.allocate(shape);
+    return allocate(Storage.FULL, shape);
+  }
+
+  /** A tensor that lives as long as this tape. */
+  Tensor allocate(Storage storage, long... shape) {
+    Tensor tensor = engine.allocate(storage, shape);
     owned.add(tensor);
     return tensor;
   }
@@ -80,7 +86,7 @@ public final class Tape implements AutoCloseable {
    * @return a dual number without tangent or gradient
    */
   public Dual constant(Constant constant) {
-    return new Dual(parameters.constant(constant), null);
+    return new Dual(parameters.constant(constant));
   }
 
   /**
@@ -103,7 +109,7 @@ public final class Tape implements AutoCloseable {
    */
   public Dual parameter(Parameter parameter) {
     return new Dual(
-        parameters.value(parameter), mode == Mode.RECORD ? parameters.gradient(parameter) : null);
+        parameters.value(parameter), mode == Mode.RECORD ? parameters : null, parameter);
   }
 
   /**
@@ -128,7 +134,7 @@ public final class Tape implements AutoCloseable {
     differentiable &= mode == Mode.RECORD;
     long batch = shape[0];
     shape[0] = batch + tangentRows;
-    Dual output = new Dual(allocate(shape), batch, differentiable);
+    Dual output = new Dual(allocate(primitive.storage(), shape), batch, differentiable);
     Kernels k = engine.kernels();
     Saved saved;
     Tensor tangent = output.tangent();

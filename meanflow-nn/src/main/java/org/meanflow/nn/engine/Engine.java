@@ -28,7 +28,19 @@ public interface Engine extends AutoCloseable {
    * @param shape extents, outermost first
    * @return a new tensor, the caller's to close
    */
-  Tensor allocate(long... shape);
+  default Tensor allocate(long... shape) {
+    return allocate(Storage.FULL, shape);
+  }
+
+  /**
+   * A tensor with undefined content.
+   *
+   * @param storage how precisely its elements are kept. Kernels take compact tensors wherever a
+   *     {@linkplain org.meanflow.nn.autodiff.Primitive#storage primitive} may put them
+   * @param shape extents, outermost first
+   * @return a new tensor, the caller's to close
+   */
+  Tensor allocate(Storage storage, long... shape);
 
   /**
    * Copies an array to the engine.

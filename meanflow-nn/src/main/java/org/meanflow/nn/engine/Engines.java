@@ -2,6 +2,7 @@ package org.meanflow.nn.engine;
 
 import java.util.Comparator;
 import java.util.List;
+import java.util.Locale;
 import java.util.ServiceLoader;
 import java.util.stream.Collectors;
 import org.jspecify.annotations.Nullable;
@@ -32,6 +33,23 @@ public final class Engines {
    * @throws IllegalArgumentException if there is no engine of that name or it cannot run here
    */
   public static Engine create(@Nullable String name, Precision precision) {
+    return create(name, precision, 0);
+  }
+
+  /**
+   * Creates an engine as {@link #create(String, Precision)} does, with a number of threads.
+   *
+   * @param name name of an engine, or {@code null} for no preference
+   * @param precision its arithmetic
+   * @param threads CPU threads it may use; 0 for as many as there are processors
+   * @return the engine, the caller's to close
+   * @throws IllegalArgumentException if there is no engine of that name, it cannot run here, or it
+   *     does not support {@code precision}
+   */
+  public static Engine create(@Nullable String name, Precision precision, int threads) {
+    if (threads < 0) {
+      throw new IllegalArgumentException("threads must be >= 0, got " + threads);
+    }
     String wanted = name != null ? name : System.getProperty("meanflow.engine");
     List<EngineProvider> providers = providers();
     for (EngineProvider provider : providers) {
@@ -39,9 +57,12 @@ public final class Engines {
         continue;
       }
       String reason = provider.unavailableBecause();
+      if (reason == null && !provider.supports(precision)) {
+        reason = "it has no precision " + precision.name().toLowerCase(Locale.ROOT);
+      }
       if (reason == null) {
         log.debug("engine {}: {}", provider.name(), provider.description());
-        return provider.create(precision);
+        return provider.create(precision, threads);
       }
       if (wanted != null) {
         throw new IllegalArgumentException(
@@ -53,6 +74,7 @@ public final class Engines {
     throw new IllegalArgumentException(
         wanted != null
             ? "engine must be one of [%s], got '%s'".formatted(known, wanted)
-            : "no engine can run here; add an ND4J backend such as nd4j-native to the class path");
+            : "no engine with precision %s can run here; add an ND4J backend such as nd4j-native to the class path"
+                .formatted(precision.name().toLowerCase(Locale.ROOT)));
   }
 }

@@ -12,27 +12,28 @@ public interface OptimizerKernels {
   double squaredNorm(Tensor x);
 
   /**
-   * One step of AdamW (Loshchilov and Hutter, arXiv 1711.05101): with g = gradientScale·gradient,
+   * One step of AdamW (Loshchilov and Hutter, arXiv 1711.05101) and of exponential moving averages
+   * of the new parameters: with g = gradientScale·gradient,
    *
    * <p>m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², p ← p − rate·decay·p − rate·m̂ / (√v̂ + ε), where m̂
-   * = m/(1−β₁ⁿ), v̂ = v/(1−β₂ⁿ).
+   * = m/(1−β₁ⁿ), v̂ = v/(1−β₂ⁿ), and then average ← average + (1−decay)·(p − average) for each.
    *
    * @param update the numbers of this step
    * @param p parameters, changed
    * @param g their gradients, not changed
    * @param m first moments, changed
    * @param v second moments, changed
+   * @param averages moving averages of the parameters, changed
    */
-  void adamW(AdamWUpdate update, Tensor p, Tensor g, Tensor m, Tensor v);
+  void adamW(AdamWUpdate update, Tensor p, Tensor g, Tensor m, Tensor v, Average... averages);
 
   /**
-   * Exponential moving average: average ← decay·average + (1−decay)·p.
+   * A moving average and what it keeps of itself.
    *
    * @param decay in [0, 1]
-   * @param p parameters, not changed
-   * @param average changed
+   * @param average as many elements as the parameters
    */
-  void movingAverage(double decay, Tensor p, Tensor average);
+  record Average(double decay, Tensor average) {}
 
   /**
    * The numbers of one AdamW step.

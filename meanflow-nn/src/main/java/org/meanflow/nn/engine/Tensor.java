@@ -14,6 +14,9 @@ public interface Tensor extends AutoCloseable {
   /** {@return the extents, outermost first; not to be changed} */
   long[] shape();
 
+  /** {@return how precisely the elements are kept} */
+  Storage storage();
+
   /**
    * A view on some of the elements.
    *

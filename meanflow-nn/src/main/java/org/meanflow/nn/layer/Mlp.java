@@ -4,6 +4,7 @@ import org.meanflow.nn.autodiff.Dual;
 import org.meanflow.nn.autodiff.Initializer;
 import org.meanflow.nn.autodiff.ParameterLayout;
 import org.meanflow.nn.autodiff.Tape;
+import org.meanflow.nn.engine.Storage;
 import org.meanflow.nn.primitive.Gelu;
 
 /** Linear, GELU, Linear: {@code NAME.fc1} and {@code NAME.fc2}. */
@@ -23,8 +24,8 @@ public final class Mlp {
   public Mlp(ParameterLayout layout, String name, int width, int hidden) {
     Initializer xavier = Initializer.xavierUniform();
     this.name = name;
-    this.first = new LinearLayer(layout, name + ".fc1", xavier, hidden, width);
-    this.second = new LinearLayer(layout, name + ".fc2", xavier, width, hidden);
+    this.first = new LinearLayer(Storage.COMPACT, layout, name + ".fc1", xavier, hidden, width);
+    this.second = new LinearLayer(Storage.COMPACT, layout, name + ".fc2", xavier, width, hidden);
   }
 
   /**

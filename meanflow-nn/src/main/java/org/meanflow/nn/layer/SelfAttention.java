@@ -7,6 +7,7 @@ import org.meanflow.nn.autodiff.Parameter;
 import org.meanflow.nn.autodiff.ParameterLayout;
 import org.meanflow.nn.autodiff.Tape;
 import org.meanflow.nn.engine.Norm;
+import org.meanflow.nn.engine.Storage;
 import org.meanflow.nn.primitive.Attention;
 
 /**
@@ -34,12 +35,13 @@ public final class SelfAttention {
     this.name = name;
     this.attention = new Attention(heads, qkNorm);
     Initializer xavier = Initializer.xavierUniform();
-    this.qkv = new LinearLayer(layout, name + ".qkv", xavier, 3L * width, width);
+    this.qkv = new LinearLayer(Storage.COMPACT, layout, name + ".qkv", xavier, 3L * width, width);
     boolean gains = qkNorm.kind() != Norm.Kind.NONE;
     Initializer one = Initializer.constant(1);
     this.qGain = gains ? layout.declare(name + ".q_norm.weight", one, width / heads) : null;
     this.kGain = gains ? layout.declare(name + ".k_norm.weight", one, width / heads) : null;
-    this.projection = new LinearLayer(layout, name + ".proj", xavier, width, width);
+    this.projection =
+        new LinearLayer(Storage.COMPACT, layout, name + ".proj", xavier, width, width);
   }
 
   /**

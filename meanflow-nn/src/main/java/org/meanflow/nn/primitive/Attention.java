@@ -8,6 +8,7 @@ import org.meanflow.nn.engine.Cotangent;
 import org.meanflow.nn.engine.Kernels;
 import org.meanflow.nn.engine.Norm;
 import org.meanflow.nn.engine.Saved;
+import org.meanflow.nn.engine.Storage;
 import org.meanflow.nn.engine.Tensor;
 
 /**
@@ -77,5 +78,10 @@ public record Attention(int heads, Norm qkNorm) implements Primitive {
 
   private static @Nullable Tensor input(Tensor[] x, int i) {
     return x.length > i ? x[i] : null;
+  }
+
+  @Override
+  public Storage storage() {
+    return Storage.COMPACT;
   }
 }

@@ -3,6 +3,7 @@ package org.meanflow.nn.primitive;
 import org.meanflow.nn.autodiff.Primitive;
 import org.meanflow.nn.engine.Kernels;
 import org.meanflow.nn.engine.Saved;
+import org.meanflow.nn.engine.Storage;
 import org.meanflow.nn.engine.Tensor;
 
 /**
@@ -19,5 +20,10 @@ public record Gelu() implements Primitive.Elementwise {
   @Override
   public void slope(Kernels k, Tensor x, Saved saved, Tensor d, Tensor y, boolean add) {
     k.elementwise().geluSlope(x, saved, d, y, add);
+  }
+
+  @Override
+  public Storage storage() {
+    return Storage.COMPACT;
   }
 }

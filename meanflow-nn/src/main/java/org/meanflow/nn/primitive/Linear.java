@@ -6,6 +6,7 @@ import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.autodiff.Primitive;
 import org.meanflow.nn.engine.Cotangent;
 import org.meanflow.nn.engine.Kernels;
+import org.meanflow.nn.engine.Storage;
 import org.meanflow.nn.engine.Tensor;
 
 /**
@@ -14,8 +15,16 @@ import org.meanflow.nn.engine.Tensor;
  * <p>Inputs: x {@code [batch, ..., in]}, W {@code [out, in...]} (further extents are counted as
  * one, so a convolution whose stride is its size is a linear map of patches), and optionally b
  * {@code [out]}. Result: {@code [batch, ..., out]}.
+ *
+ * @param storage how precisely the result is kept
  */
-public record Linear() implements Primitive.Stackable {
+public record Linear(Storage storage) implements Primitive.Stackable {
+
+  /** A map whose result is kept in full. */
+  public Linear() {
+    this(Storage.FULL);
+  }
+
   @Override
   public long[] shape(List<long[]> inputs) {
     long[] x = inputs.get(0);

@@ -7,6 +7,7 @@ import org.meanflow.nn.engine.Cotangent;
 import org.meanflow.nn.engine.Kernels;
 import org.meanflow.nn.engine.Norm;
 import org.meanflow.nn.engine.Saved;
+import org.meanflow.nn.engine.Storage;
 import org.meanflow.nn.engine.Tensor;
 
 /**
@@ -55,5 +56,10 @@ public record NormModulate(Norm norm, int shift, int scale) implements Primitive
   @Override
   public boolean writesPart(int i) {
     return i == 1;
+  }
+
+  @Override
+  public Storage storage() {
+    return Storage.COMPACT;
   }
 }

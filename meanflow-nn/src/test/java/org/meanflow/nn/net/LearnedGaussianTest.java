@@ -143,7 +143,7 @@ class LearnedGaussianTest {
       NetworkField field = new NetworkField(network, store);
       TrainableVelocity trained = withoutDerivative ? new WithoutDerivative(field) : field;
       for (int step = 0; step < steps; step++) {
-        engine.kernels().elementwise().fill(store.gradients(), 0);
+        store.clearGradients();
         INDArray x = data(SEED, step, BATCH);
         try (var result = objective.evaluate(trained, x, null, SEED, step, 0)) {
           result.backward();

@@ -8,10 +8,12 @@ import java.util.stream.Stream;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.Arguments;
 import org.junit.jupiter.params.provider.MethodSource;
+import org.meanflow.nn.TestEngines;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.Engines;
 import org.meanflow.nn.engine.OptimizerKernels;
 import org.meanflow.nn.engine.OptimizerKernels.AdamWUpdate;
+import org.meanflow.nn.engine.OptimizerKernels.Average;
 import org.meanflow.nn.engine.Precision;
 import org.meanflow.nn.engine.Tensor;
 import org.meanflow.nn.fixtures.Fixture;
@@ -27,8 +29,8 @@ class AdamWParityTest {
     return Fixture.variants("adamw-ema").stream()
         .flatMap(
             fixture ->
-                Stream.of(Precision.values())
-                    .map(precision -> Arguments.of(fixture, "nd4j", precision)));
+                TestEngines.all().stream()
+                    .map(engine -> Arguments.of(fixture, engine.name(), engine.precision())));
   }
 
   @ParameterizedTest
@@ -51,12 +53,17 @@ class AdamWParityTest {
           int step = k + 1;
           try (Tensor g = engine.copyOf(gradients.getRow(k))) {
             double norm = Math.sqrt(kernels.squaredNorm(g));
-            kernels.adamW(update(config, rates[k], step, norm), p, g, m, v);
+            Average[] averages = {
+              new Average(decay, average), new Average(decay * decay, periodic)
+            };
+            kernels.adamW(
+                update(config, rates[k], step, norm),
+                p,
+                g,
+                m,
+                v,
+                Arrays.copyOf(averages, step % 2 == 0 ? 2 : 1));
             add(states, "out.grad_norm", norm);
-          }
-          kernels.movingAverage(decay, p, average);
-          if (step % 2 == 0) {
-            kernels.movingAverage(decay * decay, p, periodic);
           }
           add(states, "out.params", doubles(engine.read(p)));
           add(states, "out.exp_avg", doubles(engine.read(m)));

@@ -19,6 +19,7 @@ import org.meanflow.core.objective.MeanFlowObjective;
 import org.meanflow.core.path.LinearPath;
 import org.meanflow.core.time.TimePairSampler;
 import org.meanflow.core.time.TimePairs;
+import org.meanflow.nn.TestEngines;
 import org.meanflow.nn.engine.Precision;
 import org.meanflow.nn.fixtures.Fixture;
 import org.nd4j.linalg.api.ndarray.INDArray;
@@ -39,8 +40,8 @@ class DiTParityTest {
     return fixtures.stream()
         .flatMap(
             fixture ->
-                Stream.of(Precision.FP64, Precision.FP32)
-                    .map(precision -> Arguments.of(fixture, "nd4j", precision)));
+                TestEngines.all().stream()
+                    .map(engine -> Arguments.of(fixture, engine.name(), engine.precision())));
   }
 
   @ParameterizedTest

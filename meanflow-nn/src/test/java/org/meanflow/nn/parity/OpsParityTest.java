@@ -22,6 +22,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.Arguments;
 import org.junit.jupiter.params.provider.MethodSource;
+import org.meanflow.nn.TestEngines;
 import org.meanflow.nn.autodiff.Dual;
 import org.meanflow.nn.autodiff.Initializer;
 import org.meanflow.nn.autodiff.Parameter;
@@ -137,8 +138,8 @@ class OpsParityTest {
     List<Arguments> ops = new ArrayList<>();
     for (Fixture fixture : Fixture.variants("ops")) {
       for (String op : (Iterable<String>) fixture.json().get("ops")::fieldNames) {
-        for (Precision precision : Precision.values()) {
-          ops.add(Arguments.of(op, fixture, "nd4j", precision));
+        for (TestEngines.TestEngine engine : TestEngines.all()) {
+          ops.add(Arguments.of(op, fixture, engine.name(), engine.precision()));
         }
       }
     }

@@ -34,6 +34,9 @@ final class Chart {
   /** Where values span a larger factor, the axis is logarithmic: small ones would be lost. */
   private static final double LINEAR_SPAN = 50;
 
+  /** Labels would stand at data points instead of round numbers if these were evenly spaced. */
+  private static final double UNEVEN = 1e-3;
+
   /** Stand for the variables below while the chart is drawn. */
   private static final Color[] COLORS =
       IntStream.range(0, 5).mapToObj(i -> new Color(i, i, i)).toArray(Color[]::new);
@@ -52,13 +55,15 @@ final class Chart {
    * Draws a curve.
    *
    * @param metric what is drawn; its name begins the identifiers in the element
-   * @param x the steps, ascending
+   * @param steps where the bins are, ascending
    * @param band the values; at least one is finite
    * @param shaded whether there is a band around the line
    */
-  static String svg(Metric metric, double[] x, Bins.Band band, boolean shaded) throws IOException {
+  static String svg(Metric metric, double[] steps, Bins.Band band, boolean shaded) throws IOException {
     XYChart chart = new XYChart(WIDTH, HEIGHT);
     style(chart.getStyler());
+    double[] x = steps.clone();
+    x[x.length - 1] += UNEVEN;
     scale(
         chart.getStyler(),
         metric.logarithmic(),

@@ -10,6 +10,7 @@ import java.util.Map;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.Kernels;
 import org.meanflow.nn.engine.Precision;
+import org.meanflow.nn.engine.Storage;
 import org.meanflow.nn.engine.Tensor;
 import org.nd4j.linalg.api.ndarray.INDArray;
 import org.nd4j.linalg.factory.Nd4j;
@@ -87,7 +88,7 @@ public final class Nd4jEngine implements Engine {
   }
 
   @Override
-  public Tensor allocate(long... shape) {
+  public Tensor allocate(Storage storage, long... shape) {
     long size = Math.max(1, Tensor.size(shape));
     Deque<INDArray> recycled = free.get(size);
     INDArray flat = recycled == null ? null : recycled.pollLast();

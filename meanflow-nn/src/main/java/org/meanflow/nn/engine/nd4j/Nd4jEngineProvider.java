@@ -34,6 +34,11 @@ public final class Nd4jEngineProvider implements EngineProvider {
   }
 
   @Override
+  public boolean supports(Precision precision) {
+    return precision == Precision.FP64 || precision == Precision.FP32;
+  }
+
+  @Override
   public String description() {
     Properties environment = Nd4j.getExecutioner().getEnvironmentInformation();
     return "ND4J backend %s, BLAS %s with %s kernels, %s threads"
@@ -45,8 +50,12 @@ public final class Nd4jEngineProvider implements EngineProvider {
   }
 
   @Override
-  public Engine create(Precision precision) {
+  public Engine create(Precision precision, int threads) {
+    if (!supports(precision)) {
+      throw new IllegalArgumentException("the nd4j engine has fp64 and fp32, got " + precision);
+    }
     boolean cpu = "CPU".equals(Nd4j.getExecutioner().getEnvironmentInformation().get("backend"));
-    return new Nd4jEngine(precision, cpu ? Runtime.getRuntime().availableProcessors() : 1);
+    int all = cpu ? Runtime.getRuntime().availableProcessors() : 1;
+    return new Nd4jEngine(precision, threads > 0 ? threads : all);
   }
 }

@@ -32,12 +32,21 @@ final class Nd4jOptimizer implements OptimizerKernels {
   }
 
   @Override
-  public void adamW(AdamWUpdate u, Tensor p, Tensor g, Tensor m, Tensor v) {
+  public void adamW(AdamWUpdate u, Tensor p, Tensor g, Tensor m, Tensor v, Average... averages) {
     try (Tensor work = engine.allocate(p.shape())) {
       inParts(
           p,
           (part, range) ->
               adamW(u, range.of(p), range.of(g), range.of(m), range.of(v), range.of(work)));
+      for (Average average : averages) {
+        inParts(
+            p,
+            (part, range) -> {
+              INDArray a = range.of(average.average());
+              range.of(p).subi(a, range.of(work));
+              a.addi(range.of(work).muli(1 - average.decay()));
+            });
+      }
     }
   }
 
@@ -56,18 +65,6 @@ final class Nd4jOptimizer implements OptimizerKernels {
     m.divi(work, work);
     work.muli(u.rate() / (1 - Math.pow(u.beta1(), (double) u.step())));
     p.muli(1 - u.rate() * u.weightDecay()).subi(work);
-  }
-
-  @Override
-  public void movingAverage(double decay, Tensor p, Tensor average) {
-    try (Tensor work = engine.allocate(p.shape())) {
-      inParts(
-          p,
-          (part, range) -> {
-            range.of(p).muli(1 - decay, range.of(work));
-            range.of(average).muli(decay).addi(range.of(work));
-          });
-    }
   }
 
   /** A part of buffers of one length. */

@@ -2,6 +2,7 @@ package org.meanflow.nn.engine.nd4j;
 
 import java.util.Arrays;
 import org.jspecify.annotations.Nullable;
+import org.meanflow.nn.engine.Storage;
 import org.meanflow.nn.engine.Tensor;
 import org.nd4j.linalg.api.ndarray.INDArray;
 import org.nd4j.linalg.factory.Nd4j;
@@ -26,6 +27,11 @@ final class Nd4jTensor implements Tensor {
   @Override
   public long[] shape() {
     return shape;
+  }
+
+  @Override
+  public Storage storage() {
+    return Storage.FULL;
   }
 
   @Override

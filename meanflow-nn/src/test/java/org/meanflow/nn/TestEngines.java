@@ -1,0 +1,45 @@
+package org.meanflow.nn;
+
+import java.util.ArrayList;
+import java.util.List;
+import org.meanflow.nn.engine.Engine;
+import org.meanflow.nn.engine.EngineProvider;
+import org.meanflow.nn.engine.Engines;
+import org.meanflow.nn.engine.Precision;
+
+/** The engines that can run here, each with those of its precisions that the references bound. */
+public final class TestEngines {
+  private TestEngines() {}
+
+  /** An engine by its name, and an arithmetic of its. */
+  public record TestEngine(String name, Precision precision) {
+
+    /** A new engine, the caller's to close. */
+    public Engine create() {
+      return Engines.create(name, precision);
+    }
+
+    @Override
+    public String toString() {
+      return name + " " + precision;
+    }
+  }
+
+  /** Every engine, in float64 and float32 where it has them. */
+  public static List<TestEngine> all() {
+    return with(Precision.FP64, Precision.FP32);
+  }
+
+  /** Every engine that has one of these, with each that it has. */
+  public static List<TestEngine> with(Precision... precisions) {
+    List<TestEngine> engines = new ArrayList<>();
+    for (EngineProvider provider : Engines.providers()) {
+      for (Precision precision : precisions) {
+        if (provider.unavailableBecause() == null && provider.supports(precision)) {
+          engines.add(new TestEngine(provider.name(), precision));
+        }
+      }
+    }
+    return engines;
+  }
+}
