@@ -58,6 +58,16 @@ final class RunLog implements AutoCloseable {
   }
 
   /**
+   * Forces the records written so far to the disk.
+   *
+   * @throws IOException if the disk refuses
+   */
+  void force() throws IOException {
+    metrics.force();
+    events.force();
+  }
+
+  /**
    * Takes note of a grid that was drawn.
    *
    * @param step the step whose {@link RunDirectory#sample} it is

@@ -20,6 +20,9 @@ import javax.imageio.ImageIO;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
+import org.meanflow.nn.engine.Engine;
+import org.meanflow.nn.engine.Engines;
+import org.meanflow.nn.engine.Precision;
 import org.meanflow.train.recipe.Recipe;
 import org.meanflow.train.run.EventFiles;
 import org.meanflow.train.run.Metric;
@@ -100,6 +103,22 @@ class RunLogTest {
       log.report();
     }
     assertAgreement(1);
+  }
+
+  /** The checkpoint of step 8 is gone, as if the process had died before it was written. */
+  @Test
+  void allFormsAgreeAfterATrainingThatDiedAndWentOn() throws IOException {
+    Recipe recipe = TinyRun.recipe("run.steps=8");
+    run = RunDirectory.create(folder.resolve("trained"), recipe);
+    try (Engine engine = Engines.create("nd4j", Precision.FP32)) {
+      new TrainingRun(recipe, run, new TinyRun.Greys(false), engine).run(null);
+      assertAgreement(8, 4, 8);
+      RunDirectory.delete(run.checkpoint(8));
+      Recipe longer = recipe.with(List.of("run.steps=14"));
+      new TrainingRun(longer, run, new TinyRun.Greys(false), engine).run(run.checkpoint(4));
+      assertAgreement(14, 4, 8, 12, 14);
+      assertThat(run.report()).content().contains("14<small> of 14</small>", "<dt>engine</dt>");
+    }
   }
 
   /** A grid is drawn after each 25th step. */

@@ -8,7 +8,6 @@ import com.fasterxml.jackson.dataformat.yaml.YAMLMapper;
 import java.io.IOException;
 import java.io.InputStream;
 import java.nio.ByteBuffer;
-import java.nio.channels.Channels;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
@@ -132,8 +131,7 @@ public final class Report {
    * @throws IOException if the file cannot be written; then what was there before is untouched
    */
   public void write() throws IOException {
-    byte[] html = html().getBytes(StandardCharsets.UTF_8);
-    AtomicFile.write(directory.report(), channel -> Channels.newOutputStream(channel).write(html));
+    AtomicFile.write(directory.report(), html().getBytes(StandardCharsets.UTF_8));
   }
 
   /**

@@ -120,6 +120,15 @@ public final class TensorBoardLog implements AutoCloseable {
     write(event(Instant.now(), step).bytes(5, summary));
   }
 
+  /**
+   * Forces the records written so far to the disk.
+   *
+   * @throws IOException if the disk refuses
+   */
+  public void force() throws IOException {
+    out.force(false);
+  }
+
   @Override
   public void close() throws IOException {
     out.close();
