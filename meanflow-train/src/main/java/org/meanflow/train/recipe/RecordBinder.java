@@ -18,9 +18,10 @@ import org.jspecify.annotations.Nullable;
 /**
  * Turns a tree of keys and values into records and back. The components of a record are its keys: a
  * key that is no component is an error, and so is a component without a key unless it is {@link
- * Nullable}. A list may be given as its only element. Values are never converted, except integers
- * to {@code double}; constants of an enum are written in lower case with hyphens. Data binding by
- * Jackson has all these rules too, but messages that show classes rather than keys.
+ * Nullable} or has a {@link Default}. A list may be given as its only element. Values are never
+ * converted, except integers to {@code double}; constants of an enum are written in lower case with
+ * hyphens. Data binding by Jackson has all these rules too, but messages that show classes rather
+ * than keys.
  */
 final class RecordBinder {
   private static final ObjectMapper JSON = new ObjectMapper();
@@ -111,6 +112,10 @@ final class RecordBinder {
     if (value.isMissingNode() || isNothing(value)) {
       if (component.getAnnotatedType().isAnnotationPresent(Nullable.class)) {
         return null;
+      }
+      Default otherwise = component.getAnnotation(Default.class);
+      if (otherwise != null) {
+        return value(key, Yaml.parse(source, otherwise.value()), component.getGenericType());
       }
       throw failure("%s must be given, got %s", key, value.isMissingNode() ? "nothing" : "null");
     }

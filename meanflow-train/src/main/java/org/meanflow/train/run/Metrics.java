@@ -3,7 +3,9 @@ package org.meanflow.train.run;
 import java.time.Instant;
 
 /**
- * What a training step is measured by.
+ * What a training step is measured by. Each component is a key in the {@linkplain MetricsLog log},
+ * each number a curve in {@linkplain TensorBoardLog TensorBoard} and, if it has a title, in the
+ * {@linkplain org.meanflow.train.report.Report report}.
  *
  * @param step number of steps done, this one included
  * @param loss value of the objective
@@ -18,12 +20,12 @@ import java.time.Instant;
  */
 public record Metrics(
     long step,
-    double loss,
-    double mse,
-    double lr,
-    double gradNorm,
+    @Curve(value = "loss", logarithmic = true) double loss,
+    @Curve(value = "mean squared error", logarithmic = true) double mse,
+    @Curve("learning rate") double lr,
+    @Curve(value = "gradient norm", logarithmic = true) double gradNorm,
     double stepsPerSecond,
-    double imagesPerSecond,
+    @Curve("images per second") double imagesPerSecond,
     double dataWait,
     long epoch,
     Instant time) {}
