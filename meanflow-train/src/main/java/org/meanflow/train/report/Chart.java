@@ -59,7 +59,8 @@ final class Chart {
    * @param band the values; at least one is finite
    * @param shaded whether there is a band around the line
    */
-  static String svg(Metric metric, double[] steps, Bins.Band band, boolean shaded) throws IOException {
+  static String svg(Metric metric, double[] steps, Bins.Band band, boolean shaded)
+      throws IOException {
     XYChart chart = new XYChart(WIDTH, HEIGHT);
     style(chart.getStyler());
     double[] x = steps.clone();

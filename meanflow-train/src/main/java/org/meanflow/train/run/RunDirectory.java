@@ -48,7 +48,8 @@ public final class RunDirectory {
   private static final Pattern CHECKPOINT = Pattern.compile(PREFIX + "[0-9]{1,18}");
   private static final Pattern SAMPLE = Pattern.compile(PREFIX + "([0-9]{1,18})\\.png");
   private static final Pattern LEFTOVER =
-      Pattern.compile("\\.(config\\.yaml|environment\\.json|metrics\\.jsonl|report\\.html|step_.*)\\..*");
+      Pattern.compile(
+          "\\.(config\\.yaml|environment\\.json|metrics\\.jsonl|report\\.html|step_.*)\\..*");
   private static final String CONFIG = "config.yaml";
   private static final String ENVIRONMENT = "environment.json";
   private static final JsonMapper JSON = new JsonMapper();
@@ -258,7 +259,7 @@ public final class RunDirectory {
     try (Stream<Path> files = Files.list(samples())) {
       for (Path file : (Iterable<Path>) files::iterator) {
         Matcher name = SAMPLE.matcher(file.getFileName().toString());
-        if (name.matches()) {
+        if (name.matches() && Files.isRegularFile(file)) {
           drawn.put(Long.parseLong(name.group(1)), file);
         }
       }
