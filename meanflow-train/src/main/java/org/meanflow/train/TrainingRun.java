@@ -163,7 +163,7 @@ public final class TrainingRun {
     long start = trainer.stepsTaken();
     log.info("{} of {} steps to go in {}", steps - trainer.stepsTaken(), steps, directory.root());
     try (RunLog runLog = RunLog.resume(directory, trainer.stepsTaken());
-        ProgressBar bar = Progress.bar("training", trainer.stepsTaken(), steps)) {
+        ProgressBar bar = Progress.bar("train", trainer.stepsTaken(), steps)) {
       while (trainer.stepsTaken() < steps && !stop.requested()) {
         long startTime = System.nanoTime();
         StepReport report = trainer.step();
@@ -207,11 +207,11 @@ public final class TrainingRun {
   private static String message(Metrics metrics) {
     return String.format(
         Locale.ROOT,
-        " loss %.4f mse %.4f lr %.1e %.0f img/s",
+        " loss %.3f lr %.0e %.0f img/s mse %.4f", // 80 columns have room up to mse
         metrics.loss(),
-        metrics.mse(),
         metrics.lr(),
-        metrics.imagesPerSecond());
+        metrics.imagesPerSecond(),
+        metrics.mse());
   }
 
   /** Something that writes. */

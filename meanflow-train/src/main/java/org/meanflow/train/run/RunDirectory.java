@@ -259,7 +259,7 @@ public final class RunDirectory {
     try (Stream<Path> files = Files.list(samples())) {
       for (Path file : (Iterable<Path>) files::iterator) {
         Matcher name = SAMPLE.matcher(file.getFileName().toString());
-        if (name.matches()) {
+        if (name.matches() && Files.isRegularFile(file)) {
           drawn.put(Long.parseLong(name.group(1)), file);
         }
       }
