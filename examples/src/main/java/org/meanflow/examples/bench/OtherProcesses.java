@@ -12,7 +12,8 @@ import org.jspecify.annotations.Nullable;
 final class OtherProcesses {
   private static final Path TOTALS = Path.of("/proc/stat");
   private static final double TICKS_PER_SECOND = 100; // USER_HZ of all Linux systems with a JDK
-  // Columns of the line: its name, user, nice, system, idle, waiting for I/O, two of interrupts, stolen.
+  // Columns of the line: its name, user, nice, system, idle, waiting for I/O, two of interrupts,
+  // stolen.
   private static final int IDLE = 4;
   private static final int WAITING = 5;
 
