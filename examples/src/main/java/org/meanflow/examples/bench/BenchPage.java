@@ -145,7 +145,7 @@ final class BenchPage {
             .height(HEIGHT)
             .title(what + ": times as fast as eager PyTorch")
             .build();
-    chart.getStyler().setLegendPosition(Styler.LegendPosition.InsideNE);
+    chart.getStyler().setLegendPosition(Styler.LegendPosition.OutsideE);
     chart.getStyler().setChartBackgroundColor(Color.WHITE);
     chart.getStyler().setYAxisMin(0.0);
     chart.getStyler().setLabelsVisible(true);
