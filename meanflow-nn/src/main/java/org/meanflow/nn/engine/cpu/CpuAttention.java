@@ -5,6 +5,7 @@ import static org.meanflow.nn.engine.cpu.Simd.all;
 import static org.meanflow.nn.engine.cpu.Simd.load;
 import static org.meanflow.nn.engine.cpu.Simd.store;
 
+import java.lang.foreign.MemorySegment;
 import java.util.function.IntFunction;
 import jdk.incubator.vector.FloatVector;
 import jdk.incubator.vector.VectorOperators;
@@ -35,12 +36,15 @@ final class CpuAttention implements AttentionKernels {
   /** Up to so many queries are one tile. */
   private static final int ONE_TILE = 256;
 
-  /** Heads are staged together while q, k and v, or three matrices of scores, take fewer bytes. */
-  private static final long GROUP_BYTES = 400_000;
+  /** Heads are staged together while their q, k and v take fewer bytes. */
+  private static final long GROUP_BYTES = 800_000;
+
+  /** Heads are multiplied together while three matrices of their scores take fewer bytes. */
+  private static final long BATCH_BYTES = 400_000;
 
   private static final int ROW = 1;
   private static final int HEAD_ROW = 2;
-  private static final int GAIN = 3;
+  private static final int Q_GAIN = 3;
   private static final int Q = 4;
   private static final int K = 5;
   private static final int V = 6;
@@ -58,6 +62,8 @@ final class CpuAttention implements AttentionKernels {
   private static final int G_V = 18;
   private static final int SOURCE_ROW = 19;
   private static final int SOURCE_HEAD = 20;
+  private static final int K_GAIN = 21;
+  private static final int D_HAT = 22;
 
   private final CpuEngine engine;
   private final Workers workers;
@@ -129,7 +135,7 @@ final class CpuAttention implements AttentionKernels {
         most--;
       }
       group = most;
-      batch = scoreBytes * group <= GROUP_BYTES ? group : 1;
+      batch = scoreBytes * group <= BATCH_BYTES ? group : 1;
     }
 
     int rows(int t) {
@@ -156,6 +162,11 @@ final class CpuAttention implements AttentionKernels {
     /** Elements of a staged head. */
     long headSize() {
       return (long) tokens * stride;
+    }
+
+    /** What {@link #stage} has put into a slot. */
+    long staged(Scratch scratch, int slot) {
+      return scratch.bytes(slot, group * headSize() * factorBytes);
     }
 
     /** Elements of a head's scores. */
@@ -222,46 +233,74 @@ final class CpuAttention implements AttentionKernels {
   }
 
   /**
-   * Copies a group's heads out of rows of {@code parts·width} elements.
+   * Copies a group's heads of all parts out of rows of {@code parts·width} elements, in one pass
+   * over the rows.
    *
    * @param x {@code [batch, tokens, parts·width]}
-   * @param part which of the parts
-   * @param source rows of the same places that {@code map} sees, too; may be {@code x}
-   * @return {@code [group, tokens, stride]}, in the type of factors
+   * @param source rows of the same places that {@code maps} see, too; {@code null} for x itself
+   * @param maps for each part what is done to its rows; {@code null} for nothing
+   * @param slot of the first part's result, the others following: {@code [group, tokens, stride]}
+   *     in the type of factors
    */
-  private static long stage(
+  private static void stage(
       Shape s,
       CpuTensor x,
-      int parts,
-      int part,
       int item,
       @Nullable CpuTensor source,
-      @Nullable RowMap map,
+      @Nullable RowMap[] maps,
       Scratch scratch,
       int slot) {
-    long staged = scratch.bytes(slot, s.group * s.headSize() * s.factorBytes);
-    int chunk = s.group * s.d;
-    boolean whole = s.d % LANES == 0;
+    long bytes = s.group * s.headSize() * s.factorBytes;
+    for (int part = 0; part < maps.length; part++) {
+      scratch.bytes(slot + part, bytes); // all slots before the first address is used
+    }
     for (int token = 0; token < s.tokens; token++) {
-      long element = element(s, item, parts, part, token);
-      long row = Simd.in(x, element, chunk, scratch, ROW);
-      long sourceRow = source == null ? row : Simd.in(source, element, chunk, scratch, SOURCE_ROW);
-      for (int head = 0; head < s.group; head++) {
-        long own = headOf(s, row, head, whole, scratch, HEAD_ROW);
-        if (map != null) {
-          long ownSource =
-              source == null ? own : headOf(s, sourceRow, head, whole, scratch, SOURCE_HEAD);
-          own = map.apply(own, ownSource);
-        }
-        long to = staged + (head * s.headSize() + (long) token * s.stride) * s.factorBytes;
-        if (s.half) {
-          Simd.narrow(own, to, s.d);
-        } else {
-          copy(own, to, s.stride);
-        }
+      for (int part = 0; part < maps.length; part++) {
+        long element = element(s, item, maps.length, part, token);
+        long to = scratch.bytes(slot + part, bytes) + (long) token * s.stride * s.factorBytes;
+        stageRow(s, x, element, source, maps[part], to, scratch);
       }
     }
-    return staged;
+  }
+
+  /** The heads of one row. */
+  private static void stageRow(
+      Shape s,
+      CpuTensor x,
+      long element,
+      @Nullable CpuTensor source,
+      @Nullable RowMap map,
+      long to,
+      Scratch scratch) {
+    int chunk = s.group * s.d;
+    long headBytes = s.headSize() * s.factorBytes;
+    if (map == null && x.half() == s.half && s.half) {
+      for (int head = 0; head < s.group; head++) {
+        MemorySegment.copy(
+            Simd.ALL,
+            x.address(element + (long) head * s.d),
+            Simd.ALL,
+            to + head * headBytes,
+            (long) s.d * Short.BYTES);
+      }
+      return;
+    }
+    boolean whole = s.d % LANES == 0;
+    long row = Simd.in(x, element, chunk, scratch, ROW);
+    long sourceRow = source == null ? row : Simd.in(source, element, chunk, scratch, SOURCE_ROW);
+    for (int head = 0; head < s.group; head++) {
+      long own = headOf(s, row, head, whole, scratch, HEAD_ROW);
+      if (map != null) {
+        long ownSource =
+            source == null ? own : headOf(s, sourceRow, head, whole, scratch, SOURCE_HEAD);
+        own = map.apply(own, ownSource);
+      }
+      if (s.half) {
+        Simd.narrow(own, to + head * headBytes, s.d);
+      } else {
+        copy(own, to + head * headBytes, s.stride);
+      }
+    }
   }
 
   private static long element(Shape s, int item, int parts, int part, int token) {
@@ -294,55 +333,58 @@ final class CpuAttention implements AttentionKernels {
     return norm.kind() != Norm.Kind.NONE || gain != null;
   }
 
-  private static long gain(Shape s, @Nullable Tensor gain, Scratch scratch) {
-    return gain == null ? 0 : Simd.in(CpuTensor.of(gain), 0, s.d, scratch, GAIN);
+  private static long gain(Shape s, @Nullable Tensor gain, Scratch scratch, int slot) {
+    return gain == null ? 0 : Simd.in(CpuTensor.of(gain), 0, s.d, scratch, slot);
   }
 
-  /** q or k, normalised if the call asks for it. */
-  private static long normal(
-      Shape s, CpuTensor x, int part, int item, @Nullable Tensor gain, Scratch scratch, int slot) {
+  /** Normalises a row of q or k; {@code null} if the call does not ask for it. */
+  private static @Nullable RowMap normal(
+      Shape s, @Nullable Tensor gain, Scratch scratch, int slot) {
     if (!changes(s.norm, gain)) {
-      return stage(s, x, 3, part, item, null, null, scratch, slot);
+      return null;
     }
-    long g = gain(s, gain, scratch);
+    long g = gain(s, gain, scratch, slot);
     long hat = scratch.floats(HAT, s.stride);
-    RowMap map =
-        (row, _) -> {
-          NormRows.normalise(s.norm, row, hat, s.d);
-          if (g != 0) {
-            NormRows.multiply(hat, g, hat, s.stride);
-          }
-          return hat;
-        };
-    return stage(s, x, 3, part, item, null, map, scratch, slot);
+    return (row, _) -> {
+      NormRows.normalise(s.norm, row, hat, s.d);
+      if (g != 0) {
+        NormRows.multiply(hat, g, hat, s.stride);
+      }
+      return hat;
+    };
   }
 
-  /** Tangents of {@link #normal}. */
-  private static long normalTangent(
+  /** The tangent of {@link #normal}. */
+  private static @Nullable RowMap normalTangent(
+      Shape s, @Nullable Tensor gain, Scratch scratch, int slot) {
+    if (!changes(s.norm, gain)) {
+      return null;
+    }
+    long g = gain(s, gain, scratch, slot);
+    long hat = scratch.floats(HAT, s.stride);
+    long result = scratch.floats(D_HAT, s.stride);
+    return (row, source) -> {
+      float inverse = NormRows.normalise(s.norm, source, hat, s.d);
+      NormRows.slope(s.norm, hat, inverse, row, result, s.d);
+      if (g != 0) {
+        NormRows.multiply(result, g, result, s.stride);
+      }
+      return result;
+    };
+  }
+
+  /** q, k and v as factors, in slots {@link #Q}, {@link #K} and {@link #V}. */
+  private static void stageValues(
       Shape s,
-      CpuTensor x,
-      CpuTensor dx,
-      int part,
+      CpuTensor qkv,
       int item,
-      @Nullable Tensor gain,
-      Scratch scratch,
-      int slot) {
-    if (!changes(s.norm, gain)) {
-      return stage(s, dx, 3, part, item, null, null, scratch, slot);
-    }
-    long g = gain(s, gain, scratch);
-    long hat = scratch.floats(HAT, s.stride);
-    long result = scratch.floats(OUT, s.stride);
-    RowMap map =
-        (row, source) -> {
-          float inverse = NormRows.normalise(s.norm, source, hat, s.d);
-          NormRows.slope(s.norm, hat, inverse, row, result, s.d);
-          if (g != 0) {
-            NormRows.multiply(result, g, result, s.stride);
-          }
-          return result;
-        };
-    return stage(s, dx, 3, part, item, x, map, scratch, slot);
+      @Nullable Tensor qGain,
+      @Nullable Tensor kGain,
+      Scratch scratch) {
+    @Nullable RowMap[] maps = {
+      normal(s, qGain, scratch, Q_GAIN), normal(s, kGain, scratch, K_GAIN), null
+    };
+    stage(s, qkv, item, null, maps, scratch, Q);
   }
 
   @Override
@@ -369,9 +411,10 @@ final class CpuAttention implements AttentionKernels {
     workers.run(
         samples * s.groups(),
         (item, scratch) -> {
-          long q = normal(s, x, 0, item, qGain, scratch, Q);
-          long k = normal(s, x, 1, item, kGain, scratch, K);
-          long v = stage(s, x, 3, 2, item, null, null, scratch, V);
+          stageValues(s, x, item, qGain, kGain, scratch);
+          long q = s.staged(scratch, Q);
+          long k = s.staged(scratch, K);
+          long v = s.staged(scratch, V);
           long p = scratch.floats(SCORES, s.batch * s.scoreSize());
           for (int head = 0; head < s.group; head += s.batch) {
             long skip = head * s.headSize() * s.factorBytes;
@@ -423,7 +466,7 @@ final class CpuAttention implements AttentionKernels {
         sum = sum.add(e);
         store(e, scores, i);
       }
-      float total = sum.reduceLanes(VectorOperators.ADD);
+      float total = Simd.sum(sum);
       Simd.set(inverses + (long) row * Float.BYTES, 1 / total);
     }
     for (int row = 0; row < rows; row++) {
@@ -504,12 +547,17 @@ final class CpuAttention implements AttentionKernels {
     workers.run(
         Math.toIntExact(dQkv.dim(0)) * s.groups(),
         (item, scratch) -> {
-          long q = normal(s, x, 0, item, qGain, scratch, Q);
-          long k = normal(s, x, 1, item, kGain, scratch, K);
-          long v = stage(s, x, 3, 2, item, null, null, scratch, V);
-          long dq = normalTangent(s, x, dx, 0, item, qGain, scratch, D_Q);
-          long dk = normalTangent(s, x, dx, 1, item, kGain, scratch, D_K);
-          long dv = stage(s, dx, 3, 2, item, null, null, scratch, D_V);
+          stageValues(s, x, item, qGain, kGain, scratch);
+          long q = s.staged(scratch, Q);
+          long k = s.staged(scratch, K);
+          long v = s.staged(scratch, V);
+          @Nullable RowMap[] maps = {
+            normalTangent(s, qGain, scratch, Q_GAIN), normalTangent(s, kGain, scratch, K_GAIN), null
+          };
+          stage(s, dx, item, x, maps, scratch, D_Q);
+          long dq = s.staged(scratch, D_Q);
+          long dk = s.staged(scratch, D_K);
+          long dv = s.staged(scratch, D_V);
           long p = scratch.floats(SCORES, s.batch * s.scoreSize());
           long d = scratch.floats(SLOPES, s.batch * s.scoreSize());
           long o = scratch.floats(OUT, s.group * s.headSize());
@@ -599,10 +647,12 @@ final class CpuAttention implements AttentionKernels {
       workers.run(
           items,
           (item, scratch) -> {
-            long q = normal(s, x, 0, item, qGain, scratch, Q);
-            long k = normal(s, x, 1, item, kGain, scratch, K);
-            long v = stage(s, x, 3, 2, item, null, null, scratch, V);
-            long go = stage(s, g, 1, 0, item, null, null, scratch, D_V);
+            stageValues(s, x, item, qGain, kGain, scratch);
+            long q = s.staged(scratch, Q);
+            long k = s.staged(scratch, K);
+            long v = s.staged(scratch, V);
+            stage(s, g, item, null, new @Nullable RowMap[1], scratch, D_V);
+            long go = s.staged(scratch, D_V);
             long gq = scratch.floats(G_Q, s.group * s.headSize());
             long gk = scratch.floats(G_K, s.group * s.headSize());
             long gv = scratch.floats(G_V, s.group * s.headSize());
@@ -662,7 +712,7 @@ final class CpuAttention implements AttentionKernels {
     if (!changes(s.norm, gain)) {
       return;
     }
-    long factors = gain(s, gain, scratch);
+    long factors = gain(s, gain, scratch, Q_GAIN);
     long hat = scratch.floats(HAT, s.stride);
     int chunk = s.group * s.d;
     boolean whole = s.d % LANES == 0;
