@@ -17,19 +17,25 @@ import java.util.Map;
  * Off-heap memory that is allocated once and used again: blocks given back are kept by length. A
  * training step whose shapes do not change allocates nothing after the first.
  *
- * <p>Large blocks start at a huge page, and the system is asked for such pages: with the usual ones
- * of 4 KB, products of wide matrices spend their time in misses of the translation buffer.
+ * <p>The system is asked for huge pages: with the usual ones of 4 KB, products of wide matrices
+ * spend their time in misses of the translation buffer.
  */
 final class Memory implements AutoCloseable {
   /** All kernels may read and write whole vectors of 64 bytes beyond the last element. */
   private static final long PADDING = 64;
 
   private static final long HUGE_PAGE = 2 << 20;
+
+  /** What smaller blocks are cut from. */
+  private static final long CHUNK = 16 * HUGE_PAGE;
+
   private static final int MADV_HUGEPAGE = 14;
   private static final Linker LINKER = Linker.nativeLinker();
 
   private final Map<Long, Deque<Block>> free = new HashMap<>();
-  private final List<Block> blocks = new ArrayList<>();
+  private final List<Long> allocated = new ArrayList<>();
+  private long chunkNext;
+  private long chunkEnd;
   private long bytesHeld;
   private long allocations;
 
@@ -69,17 +75,28 @@ final class Memory implements AutoCloseable {
     free.computeIfAbsent(block.bytes, length -> new ArrayDeque<>()).addLast(block);
   }
 
+  /** Large blocks are allocated by themselves, others are cut from a chunk. */
   private Block allocate(long length) {
-    boolean large = length >= HUGE_PAGE;
-    long aligned = large ? Math.ceilDiv(length, HUGE_PAGE) * HUGE_PAGE : length;
-    Block block = new Block(SystemCalls.allocate(aligned, large ? HUGE_PAGE : PADDING), length);
-    if (large) {
-      SystemCalls.useHugePages(block.address, aligned);
-    }
-    blocks.add(block);
     bytesHeld += length;
     allocations++;
+    if (length >= CHUNK / 2) {
+      return new Block(allocateHuge(length), length);
+    }
+    if (length > chunkEnd - chunkNext) {
+      chunkNext = allocateHuge(CHUNK);
+      chunkEnd = chunkNext + CHUNK;
+    }
+    Block block = new Block(chunkNext, length);
+    chunkNext += length;
     return block;
+  }
+
+  private long allocateHuge(long length) {
+    long whole = Math.ceilDiv(length, HUGE_PAGE) * HUGE_PAGE;
+    long address = SystemCalls.allocate(whole, HUGE_PAGE);
+    SystemCalls.useHugePages(address, whole);
+    allocated.add(address);
+    return address;
   }
 
   /** {@return bytes of all blocks, in use or kept} */
@@ -94,8 +111,8 @@ final class Memory implements AutoCloseable {
 
   @Override
   public synchronized void close() {
-    blocks.forEach(block -> SystemCalls.release(block.address));
-    blocks.clear();
+    allocated.forEach(SystemCalls::release);
+    allocated.clear();
     free.clear();
   }
 
