@@ -279,7 +279,24 @@ final class OneDnn {
     }
   }
 
-  /** Runs a primitive on {@code count} arguments of 16 bytes each: an int, padding, a memory. */
+  /**
+   * A list of arguments for {@link #execute}, {@code dnnl_exec_arg_t}: an int, padding, a memory.
+   *
+   * @param kinds {@code DNNL_ARG_…} of each
+   * @param memories memory object of each
+   * @return its address; it lives as long as the process
+   */
+  static long arguments(int[] kinds, long[] memories) {
+    long bytes = 2L * Long.BYTES;
+    MemorySegment list = Arena.global().allocate(kinds.length * bytes, Long.BYTES);
+    for (int i = 0; i < kinds.length; i++) {
+      list.set(INT, i * bytes, kinds[i]);
+      list.set(WORD, i * bytes + Long.BYTES, memories[i]);
+    }
+    return list.address();
+  }
+
+  /** Runs a primitive on a list of {@code count} {@link #arguments}. */
   static void execute(long primitive, int count, long arguments) {
     try {
       check(

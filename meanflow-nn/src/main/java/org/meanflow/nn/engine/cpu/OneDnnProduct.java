@@ -1,14 +1,9 @@
 package org.meanflow.nn.engine.cpu;
 
-import java.lang.foreign.Arena;
-import java.lang.foreign.MemorySegment;
-import java.lang.foreign.ValueLayout;
+import java.util.Arrays;
 
 /** A product by oneDNN's matmul primitive. */
 final class OneDnnProduct implements Product {
-  /** Of {@code dnnl_exec_arg_t}: an int, padding, a pointer. */
-  private static final int ARGUMENT_BYTES = 16;
-
   private static final int SCRATCH_SLOT = 0;
 
   private final long primitive;
@@ -45,22 +40,16 @@ final class OneDnnProduct implements Product {
   }
 
   private Arguments arguments(long a, long b, long row, long c, long scratch) {
-    long[] memories = {
-      OneDnn.memory(a),
-      OneDnn.memory(b),
-      OneDnn.memory(c),
-      OneDnn.memory(scratch),
-      bias ? OneDnn.memory(row) : 0
-    };
+    long aMemory = OneDnn.memory(a);
+    long bMemory = OneDnn.memory(b);
+    long cMemory = OneDnn.memory(c);
+    long scratchpad = OneDnn.memory(scratch);
+    long biasMemory = bias ? OneDnn.memory(row) : 0;
     int[] kinds = {OneDnn.SRC, OneDnn.WEIGHTS, OneDnn.DST, OneDnn.SCRATCHPAD, OneDnn.BIAS};
+    long[] memories = {aMemory, bMemory, cMemory, scratchpad, biasMemory};
     int count = bias ? kinds.length : kinds.length - 1;
-    MemorySegment list = Arena.global().allocate((long) count * ARGUMENT_BYTES, Long.BYTES);
-    for (int i = 0; i < count; i++) {
-      list.set(ValueLayout.JAVA_INT, (long) i * ARGUMENT_BYTES, kinds[i]);
-      list.set(ValueLayout.JAVA_LONG, (long) i * ARGUMENT_BYTES + Long.BYTES, memories[i]);
-    }
-    return new Arguments(
-        memories[0], memories[1], memories[4], memories[2], memories[3], list.address(), count);
+    long list = OneDnn.arguments(Arrays.copyOf(kinds, count), memories);
+    return new Arguments(aMemory, bMemory, biasMemory, cMemory, scratchpad, list, count);
   }
 
   @Override

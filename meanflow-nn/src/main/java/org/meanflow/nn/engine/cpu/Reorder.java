@@ -1,9 +1,5 @@
 package org.meanflow.nn.engine.cpu;
 
-import java.lang.foreign.Arena;
-import java.lang.foreign.MemorySegment;
-import java.lang.foreign.ValueLayout;
-
 /** Copies one matrix into another layout and type, by oneDNN's reorder primitive. */
 final class Reorder {
   private static final int SCRATCH_SLOT = 0;
@@ -29,17 +25,11 @@ final class Reorder {
     lists = new long[threads];
     for (int i = 0; i < threads; i++) {
       scratchpads[i] = OneDnn.memory(scratch);
-      MemorySegment list = Arena.global().allocate(3 * 16, Long.BYTES);
-      set(list, 0, OneDnn.SRC, in);
-      set(list, 1, OneDnn.DST, out);
-      set(list, 2, OneDnn.SCRATCHPAD, scratchpads[i]);
-      lists[i] = list.address();
+      lists[i] =
+          OneDnn.arguments(
+              new int[] {OneDnn.SRC, OneDnn.DST, OneDnn.SCRATCHPAD},
+              new long[] {in, out, scratchpads[i]});
     }
-  }
-
-  private static void set(MemorySegment list, int index, int kind, long memory) {
-    list.set(ValueLayout.JAVA_INT, index * 16L, kind);
-    list.set(ValueLayout.JAVA_LONG, index * 16L + Long.BYTES, memory);
   }
 
   /** The memory that is written. */
