@@ -157,8 +157,11 @@ public final class CudaEngine implements Engine {
       array = array.dup('c');
     }
     to.block.version++;
-    transfers.upload(memory(array), to.address());
-    Reference.reachabilityFence(array);
+    try {
+      transfers.upload(memory(array), to.address());
+    } finally {
+      Reference.reachabilityFence(array);
+    }
   }
 
   @Override
@@ -171,9 +174,12 @@ public final class CudaEngine implements Engine {
       }
     }
     INDArray array = Nd4j.createUninitialized(DataType.FLOAT, from.shape(), 'c');
-    transfers.download(from.address(), memory(array));
-    Reference.reachabilityFence(array);
-    return array;
+    try {
+      transfers.download(from.address(), memory(array));
+      return array;
+    } finally {
+      Reference.reachabilityFence(array);
+    }
   }
 
   /** The elements of a contiguous float32 array in host memory. */
