@@ -94,6 +94,7 @@ struct Fiber {
   uint3 index;
   int number;
   unsigned waitMask;
+  unsigned peers;  // who took part in the operation last met
   int operation;
   unsigned round;
   Deposit deposits[2];
@@ -212,6 +213,7 @@ static void releaseWarp(int warp, unsigned mask, int operation) {
         failure = "lanes of a warp meet in different warp-wide operations";
       }
       f.state = READY;
+      f.peers = wanted;
       progress = true;
     }
   }
@@ -255,7 +257,7 @@ struct Exchange {
     return fibers[warp * 32 + lane].deposits[round % 2].words;
   }
 
-  bool runs(int lane) const { return warp * 32 + lane < threads; }
+  bool has(int lane) const { return current->peers >> lane & 1; }
 };
 
 static bool runBlock() {
@@ -382,7 +384,7 @@ template <typename T>
 inline T emulated_shuffle(unsigned mask, int operation, T value, int lane) {
   emulated::Exchange all(mask, operation, &value, sizeof value);
   T result = value;
-  if (lane >= 0 && lane < 32 && all.runs(lane)) {
+  if (lane >= 0 && lane < 32 && all.has(lane)) {
     memcpy(&result, all.of(lane), sizeof result);
   }
   return result;
@@ -412,8 +414,7 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
   emulated::Exchange all(mask, 5, &own, sizeof own);
   unsigned result = 0;
   for (int lane = 0; lane < 32; lane++) {
-    if ((mask >> lane & 1) && all.runs(lane)
-        && emulated::fibers[all.warp * 32 + lane].state != emulated::DONE) {
+    if (all.has(lane)) {
       result |= all.of(lane)[0] << lane;
     }
   }

@@ -65,13 +65,17 @@ __device__ inline bool aligned(const Ref &x) {
   return ((unsigned long long)x.data & (bytes < 16 ? bytes - 1 : 15)) == 0;
 }
 
-// N consecutive elements from element i on; N is 1, 4 or 8.
+// N consecutive elements from element i on; N is 1, 2, 4 or 8.
 template <int N>
 __device__ inline void load(const Ref &x, i64 i, float (&v)[N]) {
   if (x.type == FLOAT32) {
     const float *p = (const float *)x.data + i;
     if constexpr (N == 1) {
       v[0] = *p;
+    } else if constexpr (N == 2) {
+      float2 q = *(const float2 *)p;
+      v[0] = q.x;
+      v[1] = q.y;
     } else {
 #pragma unroll
       for (int j = 0; j < N; j += 4) {
@@ -86,6 +90,10 @@ __device__ inline void load(const Ref &x, i64 i, float (&v)[N]) {
     const bf16 *p = (const bf16 *)x.data + i;
     if constexpr (N == 1) {
       v[0] = widen(*p);
+    } else if constexpr (N == 2) {
+      u32 q = *(const u32 *)p;
+      v[0] = low(q);
+      v[1] = high(q);
     } else if constexpr (N == 4) {
       uint2 q = *(const uint2 *)p;
       v[0] = low(q.x);
@@ -125,6 +133,8 @@ __device__ inline void store(const Ref &x, i64 i, const float (&v)[N]) {
     float *p = (float *)x.data + i;
     if constexpr (N == 1) {
       *p = v[0];
+    } else if constexpr (N == 2) {
+      *(float2 *)p = make_float2(v[0], v[1]);
     } else {
 #pragma unroll
       for (int j = 0; j < N; j += 4) {
@@ -135,6 +145,8 @@ __device__ inline void store(const Ref &x, i64 i, const float (&v)[N]) {
     bf16 *p = (bf16 *)x.data + i;
     if constexpr (N == 1) {
       *p = narrow(v[0]);
+    } else if constexpr (N == 2) {
+      *(u32 *)p = narrow2(v[0], v[1]);
     } else if constexpr (N == 4) {
       *(uint2 *)p = make_uint2(narrow2(v[0], v[1]), narrow2(v[2], v[3]));
     } else {

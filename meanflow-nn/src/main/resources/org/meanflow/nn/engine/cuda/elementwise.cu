@@ -57,15 +57,18 @@ KERNEL __launch_bounds__(256) multiply(Ref x, Ref y, Ref z, int add, i64 n) {
   });
 }
 
-// An activation x σ(a(x)): its value, and its slope s + x a′ s (1 − s) with s = σ(a(x)).
+// An activation x σ(a(x)): its value, and its slope s + x a′ s (1 − s) with s = σ(a(x)), where
+// neither s nor 1 − s is a difference.
 struct Activation {
   float value;
   float slope;
 
   __device__ Activation(float x, float a, float rate) {
-    float s = 1 / (1 + expf(-a));
+    float e = expf(-fabsf(a));
+    float inverse = 1 / (1 + e);
+    float s = a < 0 ? e * inverse : inverse;
     value = x * s;
-    slope = s + x * rate * s * (1 - s);
+    slope = s + x * rate * (e * inverse * inverse);
   }
 };
 
