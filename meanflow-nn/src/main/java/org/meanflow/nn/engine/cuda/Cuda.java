@@ -38,6 +38,7 @@ final class Cuda {
 
   final int multiprocessors;
   final String nvrtcVersion;
+  final KernelSet kernels = new KernelSet(this);
   private final long context;
   private final String description;
 

@@ -22,18 +22,16 @@ public final class CudaEngine implements Engine {
   private final Precision precision;
   private final CudaStream stream;
   private final MemoryPool pool;
-  private final KernelSet kernelSet;
   private final Transfers transfers;
   private final Products products;
   private final Kernels kernels;
   private boolean closed;
 
-  CudaEngine(Cuda cuda, Precision precision, KernelCompiler compiler, boolean graphs) {
+  CudaEngine(Cuda cuda, Precision precision, boolean graphs) {
     this.cuda = cuda;
     this.precision = precision;
     this.stream = new CudaStream(cuda, graphs);
     this.pool = new MemoryPool(cuda, stream::finish);
-    this.kernelSet = new KernelSet(cuda, compiler);
     this.transfers = new Transfers(cuda, stream);
     this.products = new Products(cuda, stream, pool, precision);
     CudaElementwise elementwise = new CudaElementwise(this);
@@ -84,7 +82,7 @@ public final class CudaEngine implements Engine {
 
   /** Begins the launch of a kernel. */
   CudaStream launch(String source, String kernel) {
-    return stream.kernel(kernelSet.get(source, kernel));
+    return stream.kernel(cuda.kernels.get(source, kernel));
   }
 
   CudaStream stream() {
@@ -92,7 +90,7 @@ public final class CudaEngine implements Engine {
   }
 
   KernelSet kernelSet() {
-    return kernelSet;
+    return cuda.kernels;
   }
 
   Transfers transfers() {
@@ -212,7 +210,6 @@ public final class CudaEngine implements Engine {
     try (pool;
         stream;
         transfers;
-        kernelSet;
         products) {
       stream.finish();
     }

@@ -28,7 +28,8 @@ public final class CudaEngineProvider implements EngineProvider {
           "meanflow.cuda.nvrtc",
           "meanflow.cuda.cublasLt",
           "meanflow.cuda.python",
-          "meanflow.cuda.device");
+          "meanflow.cuda.device",
+          "meanflow.cuda.cache");
 
   /** What was found under these settings; found out once. */
   private record Search(
@@ -103,7 +104,6 @@ public final class CudaEngineProvider implements EngineProvider {
     return new CudaEngine(
         cuda,
         precision,
-        new KernelCompiler(cuda, KernelCompiler.defaultCache()),
         graphs == null || Boolean.parseBoolean(graphs));
   }
 }

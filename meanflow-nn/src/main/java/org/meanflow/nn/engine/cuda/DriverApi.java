@@ -62,8 +62,6 @@ interface DriverApi {
 
   int cuModuleLoadData(long module, long image);
 
-  int cuModuleUnload(long module);
-
   int cuModuleGetFunction(long function, long module, long name);
 
   int cuModuleGetGlobal_v2(long address, long bytes, long module, long name);

@@ -3,13 +3,15 @@ package org.meanflow.nn.engine.cuda;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
-import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 
-/** The kernels of an engine, compiled and loaded when they are first asked for. */
-final class KernelSet implements AutoCloseable {
+/**
+ * The kernels of a GPU, compiled and loaded when they are first asked for. They stay loaded, for all
+ * engines of this process.
+ */
+final class KernelSet {
   private static final int MAX_DYNAMIC_SHARED_SIZE_BYTES = 8;
 
   private final Cuda cuda;
@@ -17,9 +19,9 @@ final class KernelSet implements AutoCloseable {
   private final Map<String, Long> modules = new HashMap<>();
   private final Map<String, Kernel> kernels = new HashMap<>();
 
-  KernelSet(Cuda cuda, KernelCompiler compiler) {
+  KernelSet(Cuda cuda) {
     this.cuda = cuda;
-    this.compiler = compiler;
+    this.compiler = new KernelCompiler(cuda, KernelCompiler.defaultCache());
   }
 
   /**
@@ -28,7 +30,7 @@ final class KernelSet implements AutoCloseable {
    * @param source its file, without .cu
    * @param name its function
    */
-  Kernel get(String source, String name) {
+  synchronized Kernel get(String source, String name) {
     Kernel known = kernels.get(name);
     if (known != null) {
       return known;
@@ -51,7 +53,7 @@ final class KernelSet implements AutoCloseable {
   }
 
   /** A source compiled with these defines, loaded. */
-  long module(String source, List<String> defines) {
+  synchronized long module(String source, List<String> defines) {
     String key = source + " " + defines;
     Long known = modules.get(key);
     if (known != null) {
@@ -107,15 +109,5 @@ final class KernelSet implements AutoCloseable {
           cuda.driver.cuMemcpyDtoH_v2(numbers.address(), address, 4L * count), "cuMemcpyDtoH");
       return numbers.toArray(ValueLayout.JAVA_INT);
     }
-  }
-
-  @Override
-  public void close() {
-    cuda.makeCurrent();
-    for (long module : new ArrayList<>(modules.values())) {
-      cuda.check(cuda.driver.cuModuleUnload(module), "cuModuleUnload");
-    }
-    modules.clear();
-    kernels.clear();
   }
 }
