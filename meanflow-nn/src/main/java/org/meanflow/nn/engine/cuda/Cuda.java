@@ -3,8 +3,6 @@ package org.meanflow.nn.engine.cuda;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
-import java.util.ArrayList;
-import java.util.List;
 import java.util.function.UnaryOperator;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.cuda.LibraryFinder.Found;
@@ -29,7 +27,7 @@ final class Cuda {
   private static final ThreadLocal<@Nullable Cuda> CURRENT = new ThreadLocal<>();
 
   final DriverApi driver;
-  final NvrtcApi nvrtc;
+  final Nvrtc nvrtc;
   final CublasLtApi cublasLt;
   final int device;
 
@@ -37,8 +35,7 @@ final class Cuda {
   final int architecture;
 
   final int multiprocessors;
-  final String nvrtcVersion;
-  final KernelSet kernels = new KernelSet(this);
+  final KernelSet kernels;
   private final long context;
   private final String description;
 
@@ -69,11 +66,13 @@ final class Cuda {
     }
     multiprocessors = attribute(MULTIPROCESSOR_COUNT);
     Found nvrtcLibrary = finder.find(Library.NVRTC, version / 1000);
-    nvrtc = NativeApi.bind(NvrtcApi.class, nvrtcLibrary.symbols(), nvrtcLibrary.where());
-    nvrtcVersion = nvrtcVersion();
+    nvrtc = new Nvrtc(nvrtcLibrary);
     architecture = architecture(capability);
     Found cublasLibrary = finder.find(Library.CUBLAS_LT, version / 1000);
     cublasLt = NativeApi.bind(CublasLtApi.class, cublasLibrary.symbols(), cublasLibrary.where());
+    kernels =
+        new KernelSet(
+            this, new KernelCompiler(nvrtc, architecture, KernelCompiler.cacheFolder(settings)));
     long cublasVersion = cublasLt.cublasLtGetVersion();
     context =
         longOf(out -> driver.cuDevicePrimaryCtxRetain(out, device), "cuDevicePrimaryCtxRetain");
@@ -86,7 +85,7 @@ final class Cuda {
                 longOf(out -> driver.cuDeviceTotalMem_v2(out, device), "cuDeviceTotalMem") >> 20,
                 dotted(version),
                 driverLibrary.where(),
-                nvrtcVersion,
+                nvrtc.version(),
                 nvrtcLibrary.where(),
                 cublasVersion,
                 cublasLibrary.where());
@@ -227,47 +226,24 @@ final class Cuda {
         : MemorySegment.ofAddress(pointer).reinterpret(Long.MAX_VALUE).getString(0);
   }
 
-  private String nvrtcVersion() {
-    try (Arena arena = Arena.ofConfined()) {
-      MemorySegment numbers = arena.allocate(ValueLayout.JAVA_INT, 2);
-      checkNvrtc(nvrtc.nvrtcVersion(numbers.address(), numbers.address() + 4), "nvrtcVersion");
-      return numbers.getAtIndex(ValueLayout.JAVA_INT, 0)
-          + "."
-          + numbers.getAtIndex(ValueLayout.JAVA_INT, 1);
-    }
-  }
-
-  void checkNvrtc(int result, String call) {
-    if (result != 0) {
-      throw new CudaException(
-          "%s failed: %s (%d)".formatted(call, string(nvrtc.nvrtcGetErrorString(result)), result));
-    }
-  }
-
   /**
    * The architecture to compile for: the GPU's, or the newest older one of the same generation,
    * whose machine code it runs, too.
    */
   private int architecture(int capability) {
-    List<Integer> supported = new ArrayList<>();
-    try (Arena arena = Arena.ofConfined()) {
-      MemorySegment count = arena.allocate(ValueLayout.JAVA_INT);
-      checkNvrtc(nvrtc.nvrtcGetNumSupportedArchs(count.address()), "nvrtcGetNumSupportedArchs");
-      int n = count.get(ValueLayout.JAVA_INT, 0);
-      MemorySegment numbers = arena.allocate(ValueLayout.JAVA_INT, Math.max(n, 1));
-      checkNvrtc(nvrtc.nvrtcGetSupportedArchs(numbers.address()), "nvrtcGetSupportedArchs");
-      for (int i = 0; i < n; i++) {
-        supported.add(numbers.getAtIndex(ValueLayout.JAVA_INT, i));
-      }
-    }
-    return supported.stream()
+    return nvrtc.architectures().stream()
         .filter(a -> a / 10 == capability / 10 && a <= capability)
         .max(Integer::compare)
         .orElseThrow(
             () ->
                 new CudaException(
                     "%s has compute capability %s, for which NVRTC %s cannot compile (it knows %s): a newer CUDA is needed"
-                        .formatted(name(), capability(capability), nvrtcVersion, supported)));
+                        
+                        .formatted(
+                            name(),
+                            capability(capability),
+                            nvrtc.version(),
+                            nvrtc.architectures())));
   }
 
   private static String dotted(int version) {

@@ -53,6 +53,7 @@ final class CudaStream implements AutoCloseable {
   private int operations;
   private int start;
   private boolean graphs;
+  private long graphLaunches;
 
   /** A product of matrices with everything but its addresses; executes on {@link #handle}. */
   interface Product {
@@ -91,6 +92,11 @@ final class CudaStream implements AutoCloseable {
   /** The driver's handle of this stream. */
   long handle() {
     return stream;
+  }
+
+  /** {@return how many runs were replayed as graphs so far} */
+  long graphLaunches() {
+    return graphLaunches;
   }
 
   /** The number of an operation that {@link #product} can queue. */
@@ -240,6 +246,7 @@ final class CudaStream implements AutoCloseable {
       execute(end);
     } else {
       cuda.check(cuda.driver.cuGraphLaunch(run.executable, stream), "cuGraphLaunch");
+      graphLaunches++;
     }
   }
 

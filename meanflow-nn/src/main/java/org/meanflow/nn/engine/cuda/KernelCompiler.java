@@ -3,9 +3,6 @@ package org.meanflow.nn.engine.cuda;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
-import java.lang.foreign.Arena;
-import java.lang.foreign.MemorySegment;
-import java.lang.foreign.ValueLayout;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -17,6 +14,7 @@ import java.util.HexFormat;
 import java.util.List;
 import java.util.Locale;
 import java.util.Objects;
+import java.util.function.UnaryOperator;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -29,22 +27,25 @@ final class KernelCompiler {
   private static final Logger log = LoggerFactory.getLogger(KernelCompiler.class);
   private static final String HEADER = "common.cuh";
 
-  private final Cuda cuda;
+  private final Nvrtc nvrtc;
+  private final int architecture;
   private final @Nullable Path cache;
 
   /**
    * A compiler.
    *
+   * @param architecture as 90 for sm_90
    * @param cache folder of the results; {@code null} for none
    */
-  KernelCompiler(Cuda cuda, @Nullable Path cache) {
-    this.cuda = cuda;
+  KernelCompiler(Nvrtc nvrtc, int architecture, @Nullable Path cache) {
+    this.nvrtc = nvrtc;
+    this.architecture = architecture;
     this.cache = cache;
   }
 
   /** The folder of a user's caches, or what {@code meanflow.cuda.cache} says. */
-  static @Nullable Path defaultCache() {
-    String setting = LibraryFinder.setting("meanflow.cuda.cache");
+  static @Nullable Path cacheFolder(UnaryOperator<@Nullable String> settings) {
+    String setting = settings.apply("meanflow.cuda.cache");
     if (setting != null) {
       return setting.isBlank() ? null : Path.of(setting);
     }
@@ -69,15 +70,16 @@ final class KernelCompiler {
     String header = resource(HEADER);
     String text = resource(source);
     List<String> options = new ArrayList<>();
-    options.add("--gpu-architecture=sm_" + cuda.architecture);
+    options.add("--gpu-architecture=sm_" + architecture);
     options.add("--std=c++17");
+    options.add("--device-as-default-execution-space"); // lambdas in kernels have no annotation
     options.addAll(defines);
     Path file =
         cache == null
             ? null
             : cache.resolve(
                 source.replace(".cu", "-")
-                    + hash(header, text, String.join(" ", options), cuda.nvrtcVersion)
+                    + hash(header, text, String.join(" ", options), nvrtc.version())
                     + ".cubin");
     if (file != null && Files.isRegularFile(file)) {
       try {
@@ -87,7 +89,7 @@ final class KernelCompiler {
       }
     }
     long start = System.nanoTime();
-    byte[] image = compile(source, text, header, options);
+    byte[] image = nvrtc.compile(source, text, HEADER, header, options);
     log.debug(
         "{} {} compiled in {} ms",
         source,
@@ -129,61 +131,6 @@ final class KernelCompiler {
       log.warn(
           "compiled kernels cannot be kept in {} for the next start: {}", folder, e.toString());
     }
-  }
-
-  private byte[] compile(String name, String text, String header, List<String> options) {
-    NvrtcApi nvrtc = cuda.nvrtc;
-    try (Arena arena = Arena.ofConfined()) {
-      MemorySegment headers = strings(arena, List.of(header));
-      MemorySegment headerNames = strings(arena, List.of(HEADER));
-      MemorySegment handle = arena.allocate(ValueLayout.JAVA_LONG);
-      cuda.checkNvrtc(
-          nvrtc.nvrtcCreateProgram(
-              handle.address(),
-              arena.allocateFrom(text).address(),
-              arena.allocateFrom(name).address(),
-              1,
-              headers.address(),
-              headerNames.address()),
-          "nvrtcCreateProgram");
-      long program = handle.get(ValueLayout.JAVA_LONG, 0);
-      try {
-        int result =
-            nvrtc.nvrtcCompileProgram(program, options.size(), strings(arena, options).address());
-        if (result != 0) {
-          MemorySegment size = arena.allocate(ValueLayout.JAVA_LONG);
-          cuda.checkNvrtc(
-              nvrtc.nvrtcGetProgramLogSize(program, size.address()), "nvrtcGetProgramLogSize");
-          MemorySegment compilerLog =
-              arena.allocate(Math.max(1, size.get(ValueLayout.JAVA_LONG, 0)));
-          cuda.checkNvrtc(
-              nvrtc.nvrtcGetProgramLog(program, compilerLog.address()), "nvrtcGetProgramLog");
-          throw new CudaException(
-              "NVRTC %s does not compile %s with %s: %s%n%s"
-                  .formatted(
-                      cuda.nvrtcVersion,
-                      name,
-                      options,
-                      Cuda.string(nvrtc.nvrtcGetErrorString(result)),
-                      compilerLog.getString(0)));
-        }
-        MemorySegment size = arena.allocate(ValueLayout.JAVA_LONG);
-        cuda.checkNvrtc(nvrtc.nvrtcGetCUBINSize(program, size.address()), "nvrtcGetCUBINSize");
-        MemorySegment image = arena.allocate(size.get(ValueLayout.JAVA_LONG, 0));
-        cuda.checkNvrtc(nvrtc.nvrtcGetCUBIN(program, image.address()), "nvrtcGetCUBIN");
-        return image.toArray(ValueLayout.JAVA_BYTE);
-      } finally {
-        cuda.checkNvrtc(nvrtc.nvrtcDestroyProgram(handle.address()), "nvrtcDestroyProgram");
-      }
-    }
-  }
-
-  private static MemorySegment strings(Arena arena, List<String> strings) {
-    MemorySegment pointers = arena.allocate(ValueLayout.JAVA_LONG, Math.max(1, strings.size()));
-    for (int i = 0; i < strings.size(); i++) {
-      pointers.setAtIndex(ValueLayout.JAVA_LONG, i, arena.allocateFrom(strings.get(i)).address());
-    }
-    return pointers;
   }
 
   private static String resource(String name) {

@@ -19,9 +19,9 @@ final class KernelSet {
   private final Map<String, Long> modules = new HashMap<>();
   private final Map<String, Kernel> kernels = new HashMap<>();
 
-  KernelSet(Cuda cuda) {
+  KernelSet(Cuda cuda, KernelCompiler compiler) {
     this.cuda = cuda;
-    this.compiler = new KernelCompiler(cuda, KernelCompiler.defaultCache());
+    this.compiler = compiler;
   }
 
   /**

@@ -49,8 +49,8 @@ final class Products implements AutoCloseable {
   private final List<Plan> plans = new ArrayList<>();
   private final Arena arena = Arena.ofShared();
 
-  /** The factors α = 1, β = 0 and β = 1, and room for a pointer. */
-  private final MemorySegment numbers = arena.allocate(32, 16);
+  /** The factors 1 and 0. */
+  private final MemorySegment numbers = arena.allocate(8, 8);
 
   /**
    * A product as cuBLASLt sees it, column-major: D {@code [m, n]}, of an inner extent k.
@@ -62,7 +62,7 @@ final class Products implements AutoCloseable {
    * @param biased whether a bias of m elements, of D's type, is added to each column
    * @param alignment of A, B and D: the largest powers of two up to 256 that divide the addresses
    */
-  private record Shape(
+  record Shape(
       long m,
       long n,
       long k,
@@ -79,7 +79,7 @@ final class Products implements AutoCloseable {
     this.pool = pool;
     this.computeType = precision == Precision.TF32 ? COMPUTE_32F_FAST_TF32 : COMPUTE_32F;
     cuda.makeCurrent();
-    check(cuda.cublasLt.cublasLtCreate(numbers.address()), "cublasLtCreate");
+    check(cuda.cublasLt, cuda.cublasLt.cublasLtCreate(numbers.address()), "cublasLtCreate");
     handle = numbers.get(ValueLayout.JAVA_LONG, 0);
     numbers.set(ValueLayout.JAVA_FLOAT, 0, 1);
     numbers.set(ValueLayout.JAVA_FLOAT, 4, 0);
@@ -143,36 +143,36 @@ final class Products implements AutoCloseable {
     return compact ? REAL_16BF : REAL_32F;
   }
 
-  private void check(int result, String call) {
+  private static void check(CublasLtApi lt, int result, String call) {
     if (result != 0) {
       throw new CudaException(
           "%s failed: %s (%d)"
-              .formatted(call, Cuda.string(cuda.cublasLt.cublasLtGetStatusString(result)), result));
+              .formatted(call, Cuda.string(lt.cublasLtGetStatusString(result)), result));
     }
   }
 
-  /** Descriptions and algorithm of one shape. */
-  private final class Plan implements CudaStream.Product {
-    private final Shape shape;
-    private final long description;
-    private final long a;
-    private final long b;
-    private final long d;
-    private final MemorySegment heuristic = arena.allocate(HEURISTIC_BYTES, 16);
+  /** A shape as cuBLASLt wants it described. */
+  static final class Description implements AutoCloseable {
+    private final CublasLtApi lt;
+    private final Arena arena = Arena.ofShared();
+    private final MemorySegment value = arena.allocate(8, 8);
+    final long product;
+    final long preference;
+    final long a;
+    final long b;
+    final long d;
 
-    Plan(Shape shape, long bias) {
-      this.shape = shape;
-      CublasLtApi lt = cuda.cublasLt;
-      MemorySegment out = heuristic;
-      check(
-          lt.cublasLtMatmulDescCreate(out.address(), computeType, REAL_32F),
-          "cublasLtMatmulDescCreate");
-      description = out.get(ValueLayout.JAVA_LONG, 0);
-      describe(DESC_TRANSA, shape.aTransposed ? TRANSPOSED : 0);
-      describe(DESC_TRANSB, shape.bTransposed ? TRANSPOSED : 0);
+    Description(CublasLtApi lt, int computeType, Shape shape, long bias) {
+      this.lt = lt;
+      product =
+          made(
+              lt.cublasLtMatmulDescCreate(value.address(), computeType, REAL_32F),
+              "cublasLtMatmulDescCreate");
+      set(DESC_TRANSA, shape.aTransposed ? TRANSPOSED : 0);
+      set(DESC_TRANSB, shape.bTransposed ? TRANSPOSED : 0);
       if (shape.biased) {
-        describe(DESC_EPILOGUE, EPILOGUE_BIAS);
-        describe(DESC_BIAS_DATA_TYPE, type(shape.compactResult));
+        set(DESC_EPILOGUE, EPILOGUE_BIAS);
+        set(DESC_BIAS_DATA_TYPE, type(shape.compactResult));
         point(bias);
       }
       a =
@@ -184,112 +184,127 @@ final class Products implements AutoCloseable {
               ? layout(shape.compact, shape.n, shape.k)
               : layout(shape.compact, shape.k, shape.n);
       d = layout(shape.compactResult, shape.m, shape.n);
-      check(lt.cublasLtMatmulPreferenceCreate(out.address()), "cublasLtMatmulPreferenceCreate");
-      long preference = out.get(ValueLayout.JAVA_LONG, 0);
-      prefer(preference, PREF_WORKSPACE_BYTES, WORKSPACE_BYTES, 8);
-      prefer(preference, PREF_ALIGNMENT_A, shape.alignment & 1023, 4);
-      prefer(preference, PREF_ALIGNMENT_B, shape.alignment >> 10 & 1023, 4);
-      prefer(preference, PREF_ALIGNMENT_C, shape.alignment >> 20 & 1023, 4);
-      prefer(preference, PREF_ALIGNMENT_D, shape.alignment >> 20 & 1023, 4);
-      try (Arena local = Arena.ofConfined()) {
-        MemorySegment found = local.allocate(ValueLayout.JAVA_INT);
-        int result =
-            lt.cublasLtMatmulAlgoGetHeuristic(
-                handle,
-                description,
-                a,
-                b,
-                d,
-                d,
-                preference,
-                1,
-                heuristic.address(),
-                found.address());
-        if (result != 0 || found.get(ValueLayout.JAVA_INT, 0) == 0) {
-          throw new CudaException(
-              "cuBLASLt knows no way to compute %s: %s (%d)"
-                  .formatted(shape, Cuda.string(lt.cublasLtGetStatusString(result)), result));
-        }
-      }
-      check(lt.cublasLtMatmulPreferenceDestroy(preference), "cublasLtMatmulPreferenceDestroy");
+      preference =
+          made(
+              lt.cublasLtMatmulPreferenceCreate(value.address()), "cublasLtMatmulPreferenceCreate");
+      prefer(PREF_WORKSPACE_BYTES, WORKSPACE_BYTES, 8);
+      prefer(PREF_ALIGNMENT_A, shape.alignment & 1023, 4);
+      prefer(PREF_ALIGNMENT_B, shape.alignment >> 10 & 1023, 4);
+      prefer(PREF_ALIGNMENT_C, shape.alignment >> 20 & 1023, 4);
+      prefer(PREF_ALIGNMENT_D, shape.alignment >> 20 & 1023, 4);
+    }
+
+    private long made(int result, String call) {
+      check(lt, result, call);
+      return value.get(ValueLayout.JAVA_LONG, 0);
     }
 
     private long layout(boolean compact, long rows, long columns) {
-      check(
-          cuda.cublasLt.cublasLtMatrixLayoutCreate(
-              heuristic.address(), type(compact), rows, columns, rows),
+      return made(
+          lt.cublasLtMatrixLayoutCreate(value.address(), type(compact), rows, columns, rows),
           "cublasLtMatrixLayoutCreate");
-      return heuristic.get(ValueLayout.JAVA_LONG, 0);
     }
 
-    private void describe(int attribute, int value) {
-      numbers.set(ValueLayout.JAVA_INT, 16, value);
+    private void set(int attribute, int setting) {
+      value.set(ValueLayout.JAVA_INT, 0, setting);
       check(
-          cuda.cublasLt.cublasLtMatmulDescSetAttribute(
-              description, attribute, numbers.address() + 16, 4),
+          lt,
+          lt.cublasLtMatmulDescSetAttribute(product, attribute, value.address(), 4),
           "cublasLtMatmulDescSetAttribute");
     }
 
     /** Says where the bias lies. */
-    private void point(long bias) {
-      numbers.set(ValueLayout.JAVA_LONG, 16, bias);
+    void point(long bias) {
+      value.set(ValueLayout.JAVA_LONG, 0, bias);
       check(
-          cuda.cublasLt.cublasLtMatmulDescSetAttribute(
-              description, DESC_BIAS_POINTER, numbers.address() + 16, 8),
+          lt,
+          lt.cublasLtMatmulDescSetAttribute(product, DESC_BIAS_POINTER, value.address(), 8),
           "cublasLtMatmulDescSetAttribute");
     }
 
-    private void prefer(long preference, int attribute, long value, int bytes) {
-      numbers.set(ValueLayout.JAVA_LONG, 16, value); // little-endian: the low bytes come first
+    private void prefer(int attribute, long setting, int bytes) {
+      value.set(ValueLayout.JAVA_LONG, 0, setting); // little-endian: the low bytes come first
       check(
-          cuda.cublasLt.cublasLtMatmulPreferenceSetAttribute(
-              preference, attribute, numbers.address() + 16, bytes),
+          lt,
+          lt.cublasLtMatmulPreferenceSetAttribute(preference, attribute, value.address(), bytes),
           "cublasLtMatmulPreferenceSetAttribute");
     }
 
     @Override
-    public void execute(long aAddress, long bAddress, long dAddress, long bias, boolean add) {
+    public void close() {
+      for (long layout : new long[] {a, b, d}) {
+        check(lt, lt.cublasLtMatrixLayoutDestroy(layout), "cublasLtMatrixLayoutDestroy");
+      }
+      check(lt, lt.cublasLtMatmulPreferenceDestroy(preference), "cublasLtMatmulPreferenceDestroy");
+      check(lt, lt.cublasLtMatmulDescDestroy(product), "cublasLtMatmulDescDestroy");
+      arena.close();
+    }
+  }
+
+  /** A description and the algorithm that cuBLASLt advises for it. */
+  private final class Plan implements CudaStream.Product {
+    private final Shape shape;
+    private final Description description;
+    private final MemorySegment algorithm = arena.allocate(HEURISTIC_BYTES, 16);
+
+    Plan(Shape shape, long bias) {
+      this.shape = shape;
       CublasLtApi lt = cuda.cublasLt;
+      description = new Description(lt, computeType, shape, bias);
+      MemorySegment found = arena.allocate(ValueLayout.JAVA_INT);
+      int result =
+          lt.cublasLtMatmulAlgoGetHeuristic(
+              handle,
+              description.product,
+              description.a,
+              description.b,
+              description.d,
+              description.d,
+              description.preference,
+              1,
+              algorithm.address(),
+              found.address());
+      if (result != 0 || found.get(ValueLayout.JAVA_INT, 0) == 0) {
+        throw new CudaException(
+            "cuBLASLt knows no way to compute %s: %s (%d)"
+                .formatted(shape, Cuda.string(lt.cublasLtGetStatusString(result)), result));
+      }
+    }
+
+    @Override
+    public void execute(long aAddress, long bAddress, long dAddress, long bias, boolean add) {
       if (shape.biased) {
-        point(bias);
+        description.point(bias);
       }
       int result =
-          lt.cublasLtMatmul(
+          cuda.cublasLt.cublasLtMatmul(
               handle,
-              description,
+              description.product,
               numbers.address(),
               aAddress,
-              a,
+              description.a,
               bAddress,
-              b,
+              description.b,
               add ? numbers.address() : numbers.address() + 4,
               dAddress,
-              d,
+              description.d,
               dAddress,
-              d,
-              heuristic.address(),
+              description.d,
+              algorithm.address(),
               workspace.address,
               WORKSPACE_BYTES,
               stream.handle());
       if (result != 0) {
-        check(result, "cublasLtMatmul of " + shape);
+        check(cuda.cublasLt, result, "cublasLtMatmul of " + shape);
       }
-    }
-
-    void destroy() {
-      CublasLtApi lt = cuda.cublasLt;
-      for (long layout : new long[] {a, b, d}) {
-        check(lt.cublasLtMatrixLayoutDestroy(layout), "cublasLtMatrixLayoutDestroy");
-      }
-      check(lt.cublasLtMatmulDescDestroy(description), "cublasLtMatmulDescDestroy");
     }
   }
 
   @Override
   public void close() {
     cuda.makeCurrent();
-    plans.forEach(Plan::destroy);
-    check(cuda.cublasLt.cublasLtDestroy(handle), "cublasLtDestroy");
+    plans.forEach(plan -> plan.description.close());
+    check(cuda.cublasLt, cuda.cublasLt.cublasLtDestroy(handle), "cublasLtDestroy");
     pool.recycle(workspace);
     arena.close();
   }
