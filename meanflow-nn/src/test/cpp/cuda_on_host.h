@@ -23,7 +23,7 @@
 #define __global__
 #define __device__
 #define __constant__
-#define __shared__ static
+#define __shared__ static __attribute__((section("emulated_shared")))
 #define __forceinline__ inline
 #define __align__(n) alignas(n)
 #define __launch_bounds__(...)
@@ -57,6 +57,10 @@ static uint3 blockIdx;
 static dim3 blockDim;
 static dim3 gridDim;
 static constexpr int warpSize = 32;
+
+// The section of all shared arrays, absent where there are none.
+extern "C" __attribute__((weak, visibility("hidden"))) unsigned char __start_emulated_shared[];
+extern "C" __attribute__((weak, visibility("hidden"))) unsigned char __stop_emulated_shared[];
 
 namespace emulated {
 
@@ -362,7 +366,13 @@ extern "C" __attribute__((visibility("default"))) const char *emulated_run(
     for (unsigned y = 0; y < grid.y; y++) {
       for (unsigned x = 0; x < grid.x; x++) {
         blockIdx = {x, y, z};
-        memset(shared, 0xff, sharedBytes);
+        memset(shared, 0xff, sharedBytes);  // NaN
+        if (__start_emulated_shared != nullptr) {
+          memset(
+              __start_emulated_shared,
+              0xff,
+              (size_t)(__stop_emulated_shared - __start_emulated_shared));
+        }
         if (!runBlock()) {
           return failure;
         }

@@ -1056,6 +1056,10 @@ EXPORT int cuModuleUnload(void *m) {
   for (auto &entry : found->second->functions) {
     functions.erase(entry.second.get());
   }
+  auto *global = (const Global *)dlsym(found->second->object, "emulated_globals");
+  for (; global->name != nullptr; global++) {
+    allocations.erase((uintptr_t)global->address);
+  }
   dlclose(found->second->object);
   modules.erase(found);
   return SUCCESS;
