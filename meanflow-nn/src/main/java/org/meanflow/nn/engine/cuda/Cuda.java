@@ -238,7 +238,6 @@ final class Cuda {
             () ->
                 new CudaException(
                     "%s has compute capability %s, for which NVRTC %s cannot compile (it knows %s): a newer CUDA is needed"
-                        
                         .formatted(
                             name(),
                             capability(capability),

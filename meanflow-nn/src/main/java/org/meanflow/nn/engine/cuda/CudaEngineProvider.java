@@ -101,9 +101,6 @@ public final class CudaEngineProvider implements EngineProvider {
     }
     Cuda cuda = cuda();
     String graphs = LibraryFinder.setting("meanflow.cuda.graphs");
-    return new CudaEngine(
-        cuda,
-        precision,
-        graphs == null || Boolean.parseBoolean(graphs));
+    return new CudaEngine(cuda, precision, graphs == null || Boolean.parseBoolean(graphs));
   }
 }

@@ -172,7 +172,8 @@ final class CudaStream implements AutoCloseable {
       length = start;
       return;
     }
-    words[start + 1] = (length - start - HEADER) >> 1;
+    int arguments = (length - start - HEADER) / 2;
+    words[start + 1] = arguments;
     words[start + 2] = gridX;
     words[start + 3] = gridY << 32 | gridZ;
     words[start + 4] = block;

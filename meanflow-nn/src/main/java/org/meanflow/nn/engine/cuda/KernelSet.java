@@ -8,8 +8,8 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * The kernels of a GPU, compiled and loaded when they are first asked for. They stay loaded, for all
- * engines of this process.
+ * The kernels of a GPU, compiled and loaded when they are first asked for. They stay loaded, for
+ * all engines of this process.
  */
 final class KernelSet {
   private static final int MAX_DYNAMIC_SHARED_SIZE_BYTES = 8;

@@ -64,8 +64,7 @@ final class Nvrtc {
    * @param options with the architecture
    * @throws CudaException with the compiler's messages if there is an error in the source
    */
-  byte[] compile(
-      String name, String text, String headerName, String header, List<String> options) {
+  byte[] compile(String name, String text, String headerName, String header, List<String> options) {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment handle = arena.allocate(ValueLayout.JAVA_LONG);
       check(

@@ -171,7 +171,8 @@ class CudaEngineTest {
       assertThatThrownBy(() -> engine.allocate(50 << 20))
           .isInstanceOf(CudaException.class)
           .hasMessageMatching(
-              "out of GPU memory: asked for 200 MiB, free are \\d+ MiB of 100 MiB, this engine holds 36 MiB; .*");
+              "out of GPU memory: asked for 200 MiB, free are \\d+ MiB of 100 MiB, this engine"
+                  + " holds 36 MiB; .*");
       try (Tensor fits = engine.allocate(10 << 20)) {
         engine.kernels().elementwise().fill(fits, 1);
         assertThat(engine.kernels().optimizer().squaredNorm(fits)).isEqualTo(10 << 20);
@@ -200,7 +201,8 @@ class CudaEngineTest {
       assertThatThrownBy(() -> engine.kernels().elementwise().fill(x, 1))
           .isInstanceOf(CudaException.class)
           .hasMessage(
-              "launch of kernel fill (grid 1 x 1 x 1, block 256, 0 bytes of shared memory) failed: CUDA_ERROR_LAUNCH_FAILED (719): unspecified launch failure");
+              "launch of kernel fill (grid 1 x 1 x 1, block 256, 0 bytes of shared memory) failed:"
+                  + " CUDA_ERROR_LAUNCH_FAILED (719): unspecified launch failure");
       controls.emulatedReset();
     }
   }
@@ -231,7 +233,8 @@ class CudaEngineTest {
     assertThatThrownBy(() -> new Cuda(EmulatedDevice.reader(EmulatedDevice.settings())))
         .isInstanceOf(CudaException.class)
         .hasMessageStartingWith(
-            "Emulated device has compute capability 19.0, for which NVRTC 13.0 cannot compile (it knows [")
+            "Emulated device has compute capability 19.0, for which NVRTC 13.0 cannot compile (it"
+                + " knows [")
         .hasMessageEndingWith("): a newer CUDA is needed");
     // Machine code of the same generation runs, too.
     controls.emulatedSetCapability(9, 5);
@@ -281,8 +284,7 @@ class CudaEngineTest {
 
   private static void fillOnce(Map<String, String> settings) {
     try (CudaEngine engine =
-            new CudaEngine(
-                new Cuda(EmulatedDevice.reader(settings)), Precision.FP32, false);
+            new CudaEngine(new Cuda(EmulatedDevice.reader(settings)), Precision.FP32, false);
         Tensor x = engine.allocate(8)) {
       engine.kernels().elementwise().fill(x, 3);
       assertThat(engine.read(x).sumNumber().doubleValue()).isEqualTo(24);

@@ -14,6 +14,7 @@ import org.meanflow.nn.engine.Precision;
 @Tag("cuda-emulated")
 class CudaTrainingTest {
   private static final int STEPS = 50;
+  private static final double RATE = 3e-3;
 
   /**
    * Of the losses, relative. Rounding to float32 (6e-8) is amplified from step to step: measured
@@ -23,25 +24,22 @@ class CudaTrainingTest {
 
   @Test
   void fiftyStepsFollowTheLossesOfTheReference() {
-    List<Double> expected = losses(Engines.create("nd4j", Precision.FP64));
-    List<Double> actual = losses(new CudaEngine(EmulatedDevice.cuda(), Precision.FP32, true));
+    List<Double> expected = losses(Engines.create("nd4j", Precision.FP64), RATE);
+    List<Double> actual = losses(new CudaEngine(EmulatedDevice.cuda(), Precision.FP32, true), RATE);
 
     for (int i = 0; i < STEPS; i++) {
       assertThat(actual.get(i))
           .as("loss of step %d", i)
           .isCloseTo(expected.get(i), within(TOLERANCE * expected.get(i)));
     }
-    // A training that stands still would be easy to follow.
-    assertThat(mean(expected.subList(40, 50))).isLessThan(0.9 * mean(expected.subList(0, 10)));
+    // A training that stood still would be easy to follow.
+    double untrained = losses(Engines.create("nd4j", Precision.FP64), 0).getLast();
+    assertThat(expected.getLast()).isLessThan(0.98 * untrained);
   }
 
-  private static double mean(List<Double> losses) {
-    return losses.stream().mapToDouble(loss -> loss).average().orElseThrow();
-  }
-
-  private static List<Double> losses(Engine engine) {
+  private static List<Double> losses(Engine engine, double rate) {
     try (engine;
-        TrainingRun run = new TrainingRun(engine)) {
+        TrainingRun run = new TrainingRun(engine, rate)) {
       return run.steps(STEPS);
     }
   }

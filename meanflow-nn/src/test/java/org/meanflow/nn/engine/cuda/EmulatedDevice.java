@@ -14,7 +14,9 @@ public final class EmulatedDevice {
 
   private EmulatedDevice() {}
 
-  /** What the emulated device has and a real one has not; all but the first three return nothing. */
+  /**
+   * What the emulated device has and a real one has not; all but the first three return nothing.
+   */
   interface Controls {
     long emulatedAllocations();
 

@@ -24,8 +24,7 @@ class RealLibrariesTest {
   }
 
   static Stream<Arguments> sources() {
-    return Stream.of(
-            "elementwise", "norm", "modulation", "embedding", "optimizer", "attention")
+    return Stream.of("elementwise", "norm", "modulation", "embedding", "optimizer", "attention")
         .flatMap(source -> Stream.of(80, 90, 100).map(a -> Arguments.of(source, a)));
   }
 
@@ -38,8 +37,7 @@ class RealLibrariesTest {
     }
     List<String> defines =
         source.equals("attention") ? List.of("-DHEAD_DIM=64", "-DATTENTION=2") : List.of();
-    byte[] image =
-        new KernelCompiler(nvrtc, architecture, null).compile(source + ".cu", defines);
+    byte[] image = new KernelCompiler(nvrtc, architecture, null).compile(source + ".cu", defines);
     assertThat(image).startsWith(0x7f, 'E', 'L', 'F');
   }
 
@@ -60,7 +58,8 @@ class RealLibrariesTest {
     assertThat(lt.cublasLtGetVersion()).isGreaterThan(110_000);
     for (boolean biased : new boolean[] {false, true}) {
       Products.Shape shape =
-          new Products.Shape(48, 64, 32, true, false, true, biased, biased, 16 | 64 << 10 | 256 << 20);
+          new Products.Shape(
+              48, 64, 32, true, false, true, biased, biased, 16 | 64 << 10 | 256 << 20);
       for (int computeType : new int[] {68, 77}) {
         new Products.Description(lt, computeType, shape, 4096).close();
       }

@@ -34,6 +34,7 @@ final class TrainingRun implements AutoCloseable {
           Guidance.none(),
           new AdaptiveLoss(1, 1e-2, Reduction.SUM));
   private final Engine engine;
+  private final double rate;
   private final ParameterStore store;
   private final ParameterStore average;
   private final Tensor firstMoments;
@@ -42,7 +43,12 @@ final class TrainingRun implements AutoCloseable {
   private int step;
 
   TrainingRun(Engine engine) {
+    this(engine, 3e-3);
+  }
+
+  TrainingRun(Engine engine, double rate) {
     this.engine = engine;
+    this.rate = rate;
     DiT network = new DiT(TinyDiT.CONFIG);
     store = new ParameterStore(engine, network.parameters());
     List<Parameter> all = network.parameters().parameters();
@@ -73,7 +79,7 @@ final class TrainingRun implements AutoCloseable {
           .kernels()
           .optimizer()
           .adamW(
-              new AdamWUpdate(3e-3, 0.9, 0.95, 1e-8, 0.01, step, Math.min(1, 1 / norm)),
+              new AdamWUpdate(rate, 0.9, 0.95, 1e-8, 0.01, step, Math.min(1, 1 / norm)),
               store.values(),
               store.gradients(),
               firstMoments,
