@@ -2,6 +2,7 @@ package org.meanflow.nn;
 
 import java.util.ArrayList;
 import java.util.List;
+import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.EngineProvider;
 import org.meanflow.nn.engine.Engines;
@@ -10,10 +11,12 @@ import org.meanflow.nn.engine.cuda.EmulatedDevice;
 
 /**
  * The engines that can run here, each with those of its precisions that the references bound. With
- * {@code -Dmeanflow.test.emulated=true} only the cuda engine, on the emulated device.
+ * {@code -Dmeanflow.test.engine=NAME} only that engine; with {@code -Dmeanflow.test.emulated=true}
+ * the GPU of the cuda engine is the emulated one.
  */
 public final class TestEngines {
   private static final boolean EMULATED = Boolean.getBoolean("meanflow.test.emulated");
+  private static final @Nullable String ONLY = System.getProperty("meanflow.test.engine");
 
   private TestEngines() {}
 
@@ -44,7 +47,7 @@ public final class TestEngines {
     List<TestEngine> engines = new ArrayList<>();
     for (EngineProvider provider : Engines.providers()) {
       for (Precision precision : precisions) {
-        boolean wanted = !EMULATED || provider.name().equals("cuda");
+        boolean wanted = ONLY == null || ONLY.equals(provider.name());
         if (wanted && provider.unavailableBecause() == null && provider.supports(precision)) {
           engines.add(new TestEngine(provider.name(), precision));
         }

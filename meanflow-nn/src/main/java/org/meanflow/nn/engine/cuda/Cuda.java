@@ -31,6 +31,9 @@ final class Cuda {
   final CublasLtApi cublasLt;
   final int device;
 
+  /** The GPU's place among those of this machine. */
+  final int ordinal;
+
   /** As in sm_90: what kernels are compiled for. */
   final int architecture;
 
@@ -56,7 +59,7 @@ final class Cuda {
           "the driver knows CUDA %s; %s or newer is needed: update the driver"
               .formatted(dotted(version), dotted(OLDEST_DRIVER)));
     }
-    int ordinal = ordinal(settings.apply("meanflow.cuda.device"));
+    ordinal = ordinal(settings.apply("meanflow.cuda.device"));
     device = intOf(out -> driver.cuDeviceGet(out, ordinal), "cuDeviceGet");
     int capability = attribute(CAPABILITY_MAJOR) * 10 + attribute(CAPABILITY_MINOR);
     if (capability < OLDEST_CAPABILITY) {

@@ -190,9 +190,13 @@ public final class CudaEngine implements Engine {
     return pool.bytesHeld();
   }
 
-  /** Waits for all work; for timings. */
-  void finish() {
-    stream.finish();
+  /** The number of the GPU. */
+  int device() {
+    return cuda.ordinal;
+  }
+
+  void makeCurrent() {
+    cuda.makeCurrent();
   }
 
   /** {@return the GPU and the libraries that this engine runs on} */

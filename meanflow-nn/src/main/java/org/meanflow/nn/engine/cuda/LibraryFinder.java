@@ -82,6 +82,9 @@ final class LibraryFinder {
                 new Version(13, "libcublasLt.so.13", "cublasLt64_13.dll"),
                 new Version(12, "libcublasLt.so.12", "cublasLt64_12.dll"),
                 new Version(11, "libcublasLt.so.11", "cublasLt64_11.dll")));
+    static final Library NCCL =
+        new Library(
+            "meanflow.cuda.nccl", "NCCL", List.of(new Version(0, "libnccl.so.2", "nccl.dll")));
   }
 
   /**

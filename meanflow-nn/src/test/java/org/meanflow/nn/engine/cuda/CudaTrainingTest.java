@@ -2,16 +2,17 @@ package org.meanflow.nn.engine.cuda;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.within;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import java.util.List;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.meanflow.nn.engine.Engine;
+import org.meanflow.nn.engine.EngineProvider;
 import org.meanflow.nn.engine.Engines;
 import org.meanflow.nn.engine.Precision;
 
-/** Training on the emulated device follows training on the reference engine, in float64. */
-@Tag("cuda-emulated")
+/** Training with the cuda engine follows training with the reference engine, in float64. */
 class CudaTrainingTest {
   private static final int STEPS = 50;
   private static final double RATE = 3e-3;
@@ -23,9 +24,23 @@ class CudaTrainingTest {
   private static final double TOLERANCE = 1e-5;
 
   @Test
-  void fiftyStepsFollowTheLossesOfTheReference() {
+  @Tag("cuda-emulated")
+  void fiftyStepsOnTheEmulatedDeviceFollowTheReference() {
+    followsTheReference(new CudaEngine(EmulatedDevice.cuda(), Precision.FP32, true));
+  }
+
+  @Test
+  @Tag("cuda")
+  void fiftyStepsOnThisGpuFollowTheReference() {
+    EngineProvider provider = new CudaEngineProvider();
+    String reason = provider.unavailableBecause();
+    assumeTrue(reason == null, reason);
+    followsTheReference(provider.create(Precision.FP32, 0));
+  }
+
+  private static void followsTheReference(Engine engine) {
     List<Double> expected = losses(Engines.create("nd4j", Precision.FP64), RATE);
-    List<Double> actual = losses(new CudaEngine(EmulatedDevice.cuda(), Precision.FP32, true), RATE);
+    List<Double> actual = losses(engine, RATE);
 
     for (int i = 0; i < STEPS; i++) {
       assertThat(actual.get(i))

@@ -4,6 +4,9 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.junit.jupiter.api.Assumptions.abort;
 
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
 import java.util.List;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
@@ -64,5 +67,18 @@ class RealLibrariesTest {
         new Products.Description(lt, computeType, shape, 4096).close();
       }
     }
+  }
+
+  @Test
+  void ncclHasWhatIsCalled() {
+    Found library = find(Library.NCCL);
+    NcclApi nccl = NativeApi.bind(NcclApi.class, library.symbols(), library.where());
+    try (Arena arena = Arena.ofConfined()) {
+      MemorySegment version = arena.allocate(ValueLayout.JAVA_INT);
+      assertThat(nccl.ncclGetVersion(version.address())).isZero();
+      // Averages came with 2.10.
+      assertThat(version.get(ValueLayout.JAVA_INT, 0)).isGreaterThan(21000);
+    }
+    assertThat(Cuda.string(nccl.ncclGetErrorString(4))).containsIgnoringCase("argument");
   }
 }
