@@ -99,7 +99,25 @@ public final class CudaEngineProvider implements EngineProvider {
       throw new IllegalArgumentException(
           "the cuda engine has fp32, tf32 and bf16, got " + precision);
     }
-    Cuda cuda = cuda();
+    return engine(cuda(), precision);
+  }
+
+  /**
+   * An engine on one of several GPUs.
+   *
+   * @param precision its arithmetic, a {@linkplain #supports supported} one
+   * @param device number of the GPU, as {@code meanflow.cuda.device} would be
+   * @return the engine, the caller's to close
+   * @throws CudaException if that GPU cannot be used, with the reason
+   */
+  public static CudaEngine create(Precision precision, String device) {
+    return engine(
+        new Cuda(
+            name -> "meanflow.cuda.device".equals(name) ? device : LibraryFinder.setting(name)),
+        precision);
+  }
+
+  private static CudaEngine engine(Cuda cuda, Precision precision) {
     String graphs = LibraryFinder.setting("meanflow.cuda.graphs");
     return new CudaEngine(cuda, precision, graphs == null || Boolean.parseBoolean(graphs));
   }

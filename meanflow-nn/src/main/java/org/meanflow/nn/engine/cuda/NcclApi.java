@@ -10,7 +10,13 @@ interface NcclApi {
   int ncclCommDestroy(long communicator);
 
   int ncclAllReduce(
-      long source, long target, long count, int type, int operation, long communicator, long stream);
+      long source,
+      long target,
+      long count,
+      int type,
+      int operation,
+      long communicator,
+      long stream);
 
   /** Returns a {@code const char*}. */
   long ncclGetErrorString(int result);
