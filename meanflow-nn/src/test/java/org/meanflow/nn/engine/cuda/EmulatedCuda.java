@@ -66,7 +66,10 @@ public final class EmulatedCuda {
       Path log = Files.createTempFile("process", ".log");
       try {
         Process process =
-            new ProcessBuilder(command).redirectErrorStream(true).redirectOutput(log.toFile()).start();
+            new ProcessBuilder(command)
+                .redirectErrorStream(true)
+                .redirectOutput(log.toFile())
+                .start();
         boolean ended = process.waitFor(5, TimeUnit.MINUTES);
         if (!ended) {
           process.destroyForcibly();
