@@ -4,13 +4,13 @@ import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Option;
 
 /** Options that every command has. */
-final class CommonOptions {
+public final class CommonOptions {
 
   @Option(
       names = "--engine",
       paramLabel = "E",
       description = "engine to compute on; default: the best that can run here (see 'info')")
-  @Nullable String engine;
+  public @Nullable String engine;
 
   @Option(names = "--verbose", description = "print the stack trace of an error")
   boolean verbose;

@@ -9,14 +9,14 @@ import java.util.Set;
 import java.util.stream.Stream;
 
 /** The CPU's name and those of its features that matter here, as far as the system tells. */
-final class Cpu {
+public final class Cpu {
   private static final Path DESCRIPTION = Path.of("/proc/cpuinfo");
   private static final List<String> FEATURES =
       List.of("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16");
 
   private Cpu() {}
 
-  static String description() {
+  public static String description() {
     try (Stream<String> lines = Files.lines(DESCRIPTION)) {
       String name = "unknown";
       List<String> present = new ArrayList<>();

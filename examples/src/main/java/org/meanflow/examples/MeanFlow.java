@@ -4,6 +4,7 @@ import java.io.PrintWriter;
 import java.nio.file.AccessDeniedException;
 import java.nio.file.FileSystemException;
 import java.nio.file.NoSuchFileException;
+import org.meanflow.examples.bench.BenchCommand;
 import org.meanflow.train.recipe.RecipeException;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
@@ -11,7 +12,7 @@ import picocli.CommandLine.ParameterException;
 import picocli.CommandLine.ParseResult;
 
 /**
- * The command line: {@code ./meanflow train|sample|info|…}. Exit status 0 ok, 1 failed, 2 bad
+ * The command line: {@code ./meanflow train|sample|bench|info|…}. Exit status 0 ok, 1 failed, 2 bad
  * usage.
  */
 @Command(
@@ -25,6 +26,7 @@ import picocli.CommandLine.ParseResult;
     subcommands = {
       TrainCommand.class,
       SampleCommand.class,
+      BenchCommand.class,
       InfoCommand.class,
       DigitClassifier.class,
       Toy2d.class

@@ -16,9 +16,11 @@ import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.Arguments;
 import org.junit.jupiter.params.provider.MethodSource;
 import org.meanflow.core.random.Purpose;
 import org.meanflow.core.random.RandomStream;
+import org.meanflow.nn.TestEngines;
 import org.meanflow.nn.autodiff.Dual;
 import org.meanflow.nn.autodiff.Initializer;
 import org.meanflow.nn.autodiff.Parameter;
@@ -133,7 +135,7 @@ class PrimitiveTest {
 
   /** Values and directions of all inputs, and what the rules make of them. */
   private static final class Run implements AutoCloseable {
-    final Engine engine = Engines.create("nd4j", Precision.FP64);
+    final Engine engine;
     final Case c;
     final List<@Nullable Parameter> parameters = new ArrayList<>();
     final ParameterStore store;
@@ -141,6 +143,11 @@ class PrimitiveTest {
     final INDArray[] directions;
 
     Run(Case c) {
+      this(c, Engines.create("nd4j", Precision.FP64));
+    }
+
+    Run(Case c, Engine engine) {
+      this.engine = engine;
       this.c = c;
       ParameterLayout layout = new ParameterLayout();
       values = new INDArray[c.inputs.length];
@@ -312,6 +319,77 @@ class PrimitiveTest {
               Arrays.stream(inputs).map(input -> cotangent(run, input)))
           .flatMapToDouble(g -> Arrays.stream(doubles(g)))
           .toArray();
+    }
+  }
+
+  /** Shapes that leave whole vectors, tiles and blocks with and without rests. */
+  static Stream<Case> wideCases() {
+    Stream.Builder<Case> wide = Stream.builder();
+    wide.add(new Case(new Gelu(), x(3, 37, 71)));
+    wide.add(new Case(new Silu(), x(3, 2048)));
+    wide.add(new Case(new Softmax(), x(3, 2, 33)));
+    wide.add(new Case(new LinearCombination(0.7, -1.3), x(3, 4099), x(3, 4099)));
+    wide.add(new Case(new Linear(), x(3, 301, 48), p(160, 48), p(160)));
+    wide.add(new Case(new Linear(), x(3, 97, 160), p(48, 160)));
+    wide.add(new Case(new Linear(), x(3, 64), p(900, 64), p(900)));
+    wide.add(new Case(new AddTable(), x(3, 70, 33), p(1, 70, 33)));
+    for (Norm norm : List.of(Norm.rms(), Norm.layer(), Norm.none())) {
+      wide.add(new Case(new Normalize(norm), x(3, 70, 40), p(40)));
+      wide.add(new Case(new NormModulate(norm, 3, 1), x(3, 70, 48), x(3, 192)));
+      wide.add(new Case(new Attention(2, norm), x(3, 17, 96), p(16), p(16)));
+      wide.add(new Case(new Attention(2, norm), x(3, 300, 72), p(12), p(12)));
+    }
+    wide.add(new Case(new Attention(3, Norm.none()), x(3, 49, 288)));
+    wide.add(new Case(new GatedResidual(2), x(3, 70, 48), x(3, 70, 48), x(3, 144)));
+    wide.add(new Case(new TimeFeatures(20, 250), x(3)));
+    wide.add(new Case(new Patchify(PatchOrder.CHANNEL_FIRST, 4), x(3, 3, 16, 12)));
+    return wide.build();
+  }
+
+  static Stream<Arguments> everyCaseEveryEngine() {
+    return TestEngines.with(Precision.FP32, Precision.TF32, Precision.BF16).stream()
+        .flatMap(engine -> Stream.concat(cases(), wideCases()).map(c -> Arguments.of(c, engine)));
+  }
+
+  @ParameterizedTest
+  @MethodSource("everyCaseEveryEngine")
+  void engineAgreesWithTheReference(Case c, TestEngines.TestEngine tested) {
+    // Rounding to nearest: 2^-24 in float32; 2^-9 for bfloat16 factors and results, 2^-11 for tf32;
+    // times a factor for sums, exponentials and the tangents' larger terms.
+    double tolerance =
+        switch (tested.precision()) {
+          case BF16 -> 3e-2;
+          case TF32 -> 1e-2;
+          default -> 2e-5;
+        };
+    try (Run reference = new Run(c);
+        Run run = new Run(c, tested.create())) {
+      for (int m : new int[] {0, 2, 3}) {
+        double[] expected = everything(reference, m);
+        assertClose(everything(run, m), expected, tolerance);
+      }
+    }
+  }
+
+  /** Value, tangent of the first m samples and all cotangents. */
+  private static double[] everything(Run run, int m) {
+    run.store.clearGradients();
+    try (Tape tape = new Tape(run.store, Tape.Mode.RECORD)) {
+      Dual[] inputs = run.inputs(tape, run.hasActivation() ? m : 0);
+      Dual y = tape.apply(run.c.primitive, inputs);
+      List<INDArray> all = new ArrayList<>();
+      all.add(run.engine.read(y.value()));
+      if (y.tangent() != null) {
+        all.add(run.engine.read(y.tangent()));
+      }
+      try (Tensor seed = run.engine.allocate(y.value().storage(), y.shape())) {
+        run.engine.write(random(999, y.shape()), seed);
+        tape.backward(y, seed);
+      }
+      for (Dual input : inputs) {
+        all.add(cotangent(run, input));
+      }
+      return all.stream().flatMapToDouble(a -> Arrays.stream(doubles(a))).toArray();
     }
   }
 

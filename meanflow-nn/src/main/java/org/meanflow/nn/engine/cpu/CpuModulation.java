@@ -1,0 +1,364 @@
+package org.meanflow.nn.engine.cpu;
+
+import static org.meanflow.nn.engine.cpu.Simd.LANES;
+import static org.meanflow.nn.engine.cpu.Simd.load;
+import static org.meanflow.nn.engine.cpu.Simd.store;
+
+import org.jspecify.annotations.Nullable;
+import org.meanflow.nn.engine.Cotangent;
+import org.meanflow.nn.engine.ModulationKernels;
+import org.meanflow.nn.engine.Norm;
+import org.meanflow.nn.engine.Saved;
+import org.meanflow.nn.engine.Tensor;
+
+/**
+ * Shift, scale and gate, token by token, each in one pass over memory. Sums over the tokens of a
+ * sample are taken in blocks of fixed size.
+ */
+final class CpuModulation implements ModulationKernels {
+  /** Tokens that one item covers. */
+  private static final int TOKENS = 64;
+
+  private static final int X_SLOT = 1;
+  private static final int Y_SLOT = 2;
+  private static final int HAT_SLOT = 3;
+  private static final int SHIFT_SLOT = 4;
+  private static final int SCALE_SLOT = 5;
+  private static final int OUT_SLOT = 6;
+  private static final int D_SHIFT_SLOT = 7;
+  private static final int D_SCALE_SLOT = 8;
+  private static final int OLD_SLOT = 9;
+
+  private final CpuEngine engine;
+  private final Workers workers;
+
+  CpuModulation(CpuEngine engine, Workers workers) {
+    this.engine = engine;
+    this.workers = workers;
+  }
+
+  /** Blocks of the tokens of each sample. */
+  private record Blocks(int samples, int tokens, int width) {
+
+    static Blocks of(Tensor x) {
+      return new Blocks((int) x.dim(0), (int) x.dim(1), (int) x.dim(2));
+    }
+
+    int perSample() {
+      return Math.ceilDiv(tokens, TOKENS);
+    }
+
+    int count() {
+      return samples * perSample();
+    }
+
+    int sample(int item) {
+      return item / perSample();
+    }
+
+    /** First row of a block, in tokens of the whole batch. */
+    long first(int item) {
+      return (long) sample(item) * tokens + (long) (item % perSample()) * TOKENS;
+    }
+
+    /** Row after the last of a block. */
+    long last(int item) {
+      return Math.min(first(item) + TOKENS, (sample(item) + 1L) * tokens);
+    }
+  }
+
+  /** Chunk {@code index} of a sample's modulation, as a row. */
+  private static long chunk(
+      Tensor modulation, int sample, int index, int width, Scratch scratch, int slot) {
+    CpuTensor m = CpuTensor.of(modulation);
+    return Simd.in(m, sample * m.dim(1) + (long) index * width, width, scratch, slot);
+  }
+
+  @Override
+  public Saved normModulate(
+      Norm norm, Tensor x, Tensor modulation, int shift, int scale, Tensor y, boolean keep) {
+    CpuTensor from = CpuTensor.of(x);
+    CpuTensor to = CpuTensor.of(y);
+    Blocks blocks = Blocks.of(x);
+    int width = blocks.width;
+    workers.run(
+        blocks.count(),
+        (item, scratch) -> {
+          int sample = blocks.sample(item);
+          long a = chunk(modulation, sample, shift, width, scratch, SHIFT_SLOT);
+          long b = chunk(modulation, sample, scale, width, scratch, SCALE_SLOT);
+          long hat = scratch.floats(HAT_SLOT, Simd.padded(width));
+          for (long row = blocks.first(item); row < blocks.last(item); row++) {
+            long source = Simd.in(from, row * width, width, scratch, X_SLOT);
+            long out = Simd.out(to, row * width, width, scratch, OUT_SLOT);
+            NormRows.normalise(norm, source, hat, width);
+            for (int i = 0; i < width; i += LANES) {
+              var h = load(hat, i);
+              store(h.fma(load(b, i), h).add(load(a, i)), out, i);
+            }
+            Simd.done(to, row * width, width, out);
+          }
+        });
+    return Saved.NOTHING;
+  }
+
+  @Override
+  public void normModulateTangent(
+      Norm norm,
+      Tensor x,
+      Tensor modulation,
+      int shift,
+      int scale,
+      Saved saved,
+      @Nullable Tensor dx,
+      @Nullable Tensor dModulation,
+      Tensor dy) {
+    CpuTensor from = CpuTensor.of(x);
+    CpuTensor to = CpuTensor.of(dy);
+    Blocks blocks = Blocks.of(dy);
+    int width = blocks.width;
+    int padded = Simd.padded(width);
+    workers.run(
+        blocks.count(),
+        (item, scratch) -> {
+          int sample = blocks.sample(item);
+          long b = chunk(modulation, sample, scale, width, scratch, SCALE_SLOT);
+          long hat = scratch.floats(HAT_SLOT, padded);
+          long da = 0;
+          long db = 0;
+          if (dModulation != null) {
+            da = chunk(dModulation, sample, shift, width, scratch, D_SHIFT_SLOT);
+            db = chunk(dModulation, sample, scale, width, scratch, D_SCALE_SLOT);
+          }
+          for (long row = blocks.first(item); row < blocks.last(item); row++) {
+            long source = Simd.in(from, row * width, width, scratch, X_SLOT);
+            long out = Simd.out(to, row * width, width, scratch, OUT_SLOT);
+            float inverse = NormRows.normalise(norm, source, hat, width);
+            if (dx != null) {
+              long d = Simd.in(CpuTensor.of(dx), row * width, width, scratch, Y_SLOT);
+              NormRows.slope(norm, hat, inverse, d, out, width);
+              for (int i = 0; i < width; i += LANES) {
+                var h = load(out, i);
+                store(h.fma(load(b, i), h), out, i);
+              }
+            } else {
+              Simd.clear(out, padded);
+            }
+            if (dModulation != null) {
+              for (int i = 0; i < width; i += LANES) {
+                var sum = load(hat, i).fma(load(db, i), load(da, i));
+                store(load(out, i).add(sum), out, i);
+              }
+            }
+            Simd.done(to, row * width, width, out);
+          }
+        });
+  }
+
+  @Override
+  public void normModulateBackward(
+      Norm norm,
+      Tensor x,
+      Tensor modulation,
+      int shift,
+      int scale,
+      Saved saved,
+      Tensor gy,
+      @Nullable Cotangent gx,
+      @Nullable Cotangent gModulation) {
+    CpuTensor from = CpuTensor.of(x);
+    CpuTensor g = CpuTensor.of(gy);
+    Blocks blocks = Blocks.of(x);
+    int width = blocks.width;
+    int padded = Simd.padded(width);
+    try (Tensor partial = engine.allocate(blocks.count(), 2L * padded)) {
+      CpuTensor sums = CpuTensor.of(partial);
+      workers.run(
+          blocks.count(),
+          (item, scratch) -> {
+            long b = chunk(modulation, blocks.sample(item), scale, width, scratch, SCALE_SLOT);
+            long hat = scratch.floats(HAT_SLOT, padded);
+            long scaled = scratch.floats(D_SCALE_SLOT, padded);
+            long shiftSum = sums.address(item * 2L * padded);
+            long scaleSum = shiftSum + (long) padded * Float.BYTES;
+            Simd.clear(shiftSum, 2 * padded);
+            for (long row = blocks.first(item); row < blocks.last(item); row++) {
+              long source = Simd.in(from, row * width, width, scratch, X_SLOT);
+              float inverse = NormRows.normalise(norm, source, hat, width);
+              long d = Simd.in(g, row * width, width, scratch, Y_SLOT);
+              for (int i = 0; i < padded; i += LANES) {
+                var v = load(d, i);
+                store(load(shiftSum, i).add(v), shiftSum, i);
+                store(v.fma(load(hat, i), load(scaleSum, i)), scaleSum, i);
+                store(v.fma(load(b, i), v), scaled, i);
+              }
+              if (gx != null) {
+                writeSlope(norm, hat, inverse, scaled, gx, row * width, width, scratch);
+              }
+            }
+          });
+      if (gModulation != null) {
+        addUp(blocks, sums, 2, new int[] {shift, scale}, gModulation);
+      }
+    }
+  }
+
+  private static void writeSlope(
+      Norm norm,
+      long hat,
+      float inverse,
+      long d,
+      Cotangent gx,
+      long start,
+      int width,
+      Scratch scratch) {
+    CpuTensor to = CpuTensor.of(gx.target());
+    if (gx.add()) {
+      NormRows.slope(norm, hat, inverse, d, d, width);
+      long old = Simd.in(to, start, width, scratch, OLD_SLOT);
+      Simd.addTo(d, old, Simd.padded(width));
+      Simd.done(to, start, width, old);
+    } else {
+      long out = Simd.out(to, start, width, scratch, OLD_SLOT);
+      NormRows.slope(norm, hat, inverse, d, out, width);
+      Simd.done(to, start, width, out);
+    }
+  }
+
+  /** Sums the blocks' sums of each sample into chunks of the modulation's cotangent. */
+  private void addUp(
+      Blocks blocks, CpuTensor sums, int parts, int[] chunks, Cotangent gModulation) {
+    CpuTensor target = CpuTensor.of(gModulation.target());
+    int width = blocks.width;
+    int padded = Simd.padded(width);
+    long item = (long) parts * padded;
+    workers.run(
+        blocks.samples,
+        (sample, scratch) -> {
+          long first = (long) sample * blocks.perSample();
+          for (int part = 0; part < parts; part++) {
+            long total = sums.address(first * item + (long) part * padded);
+            for (int block = 1; block < blocks.perSample(); block++) {
+              Simd.addTo(
+                  sums.address((first + block) * item + (long) part * padded), total, padded);
+            }
+            long start = sample * target.dim(1) + (long) chunks[part] * width;
+            CpuNorm.writeRow(target, start, width, total, gModulation.add(), scratch, OLD_SLOT);
+          }
+        });
+  }
+
+  @Override
+  public void gatedResidual(Tensor x, Tensor y, Tensor modulation, int gate, Tensor out) {
+    gated(x, y, modulation, gate, null, null, out);
+  }
+
+  @Override
+  public void gatedResidualTangent(
+      Tensor y,
+      Tensor modulation,
+      int gate,
+      @Nullable Tensor dx,
+      @Nullable Tensor dy,
+      @Nullable Tensor dModulation,
+      Tensor dOut) {
+    gated(dx, dy, modulation, gate, dModulation == null ? null : y, dModulation, dOut);
+  }
+
+  /** out = x + g ⊙ y + g′ ⊙ y′, terms that are null left out. */
+  private void gated(
+      @Nullable Tensor x,
+      @Nullable Tensor y,
+      Tensor modulation,
+      int gate,
+      @Nullable Tensor otherY,
+      @Nullable Tensor otherModulation,
+      Tensor out) {
+    CpuTensor to = CpuTensor.of(out);
+    Blocks blocks = Blocks.of(out);
+    int width = blocks.width;
+    int padded = Simd.padded(width);
+    workers.run(
+        blocks.count(),
+        (item, scratch) -> {
+          int sample = blocks.sample(item);
+          long g = chunk(modulation, sample, gate, width, scratch, SCALE_SLOT);
+          long other =
+              otherModulation == null
+                  ? 0
+                  : chunk(otherModulation, sample, gate, width, scratch, SHIFT_SLOT);
+          for (long row = blocks.first(item); row < blocks.last(item); row++) {
+            long start = row * width;
+            long target = Simd.out(to, start, width, scratch, OUT_SLOT);
+            if (x != null && y != null) {
+              long a = Simd.in(CpuTensor.of(x), start, width, scratch, X_SLOT);
+              long b = Simd.in(CpuTensor.of(y), start, width, scratch, Y_SLOT);
+              for (int i = 0; i < width; i += LANES) {
+                store(load(g, i).fma(load(b, i), load(a, i)), target, i);
+              }
+            } else {
+              Simd.clear(target, padded);
+              if (x != null) {
+                Simd.addTo(Simd.in(CpuTensor.of(x), start, width, scratch, X_SLOT), target, padded);
+              }
+              if (y != null) {
+                long b = Simd.in(CpuTensor.of(y), start, width, scratch, Y_SLOT);
+                NormRows.addProduct(g, b, target, padded);
+              }
+            }
+            if (otherY != null) {
+              long b = Simd.in(CpuTensor.of(otherY), start, width, scratch, HAT_SLOT);
+              NormRows.addProduct(other, b, target, padded);
+            }
+            Simd.done(to, start, width, target);
+          }
+        });
+  }
+
+  @Override
+  public void gatedResidualBackward(
+      Tensor y,
+      Tensor modulation,
+      int gate,
+      Tensor gOut,
+      @Nullable Cotangent gx,
+      @Nullable Cotangent gy,
+      @Nullable Cotangent gModulation) {
+    CpuTensor values = CpuTensor.of(y);
+    CpuTensor g = CpuTensor.of(gOut);
+    Blocks blocks = Blocks.of(y);
+    int width = blocks.width;
+    int padded = Simd.padded(width);
+    try (Tensor partial = engine.allocate(blocks.count(), padded)) {
+      CpuTensor sums = CpuTensor.of(partial);
+      workers.run(
+          blocks.count(),
+          (item, scratch) -> {
+            long factor = chunk(modulation, blocks.sample(item), gate, width, scratch, SCALE_SLOT);
+            long sum = sums.address((long) item * padded);
+            long product = scratch.floats(HAT_SLOT, padded);
+            Simd.clear(sum, padded);
+            for (long row = blocks.first(item); row < blocks.last(item); row++) {
+              long start = row * width;
+              long d = Simd.in(g, start, width, scratch, X_SLOT);
+              if (gModulation != null) {
+                long b = Simd.in(values, start, width, scratch, Y_SLOT);
+                NormRows.addProduct(b, d, sum, padded);
+              }
+              if (gy != null) {
+                NormRows.multiply(d, factor, product, padded);
+                CpuNorm.writeRow(
+                    CpuTensor.of(gy.target()), start, width, product, gy.add(), scratch, OLD_SLOT);
+              }
+              if (gx != null) {
+                CpuNorm.writeRow(
+                    CpuTensor.of(gx.target()), start, width, d, gx.add(), scratch, OLD_SLOT);
+              }
+            }
+          });
+      if (gModulation != null) {
+        addUp(blocks, sums, 1, new int[] {gate}, gModulation);
+      }
+    }
+  }
+}

@@ -1,0 +1,114 @@
+package org.meanflow.nn.engine.cpu;
+
+import static org.meanflow.nn.engine.cpu.Simd.LANES;
+import static org.meanflow.nn.engine.cpu.Simd.all;
+import static org.meanflow.nn.engine.cpu.Simd.load;
+import static org.meanflow.nn.engine.cpu.Simd.store;
+
+import jdk.incubator.vector.FloatVector;
+import org.meanflow.nn.engine.OptimizerKernels;
+import org.meanflow.nn.engine.Tensor;
+
+/** AdamW with its moving averages in one pass over memory. */
+final class CpuOptimizer implements OptimizerKernels {
+  /** Elements that one item covers. */
+  private static final int ITEM = 1 << 15;
+
+  /** Elements of one vector loop, of all buffers in turn: they stay in the first-level cache. */
+  private static final int SEGMENT = 1024;
+
+  private static final int SLOT = 1;
+
+  private final Workers workers;
+
+  CpuOptimizer(Workers workers) {
+    this.workers = workers;
+  }
+
+  @Override
+  public double squaredNorm(Tensor x) {
+    CpuTensor from = CpuTensor.of(x);
+    long size = x.size();
+    double[] sums = new double[Math.toIntExact(Math.ceilDiv(size, ITEM))];
+    workers.run(
+        sums.length,
+        (item, scratch) -> {
+          double sum = 0;
+          long end = Math.min(size, (item + 1L) * ITEM);
+          for (long start = (long) item * ITEM; start < end; start += SEGMENT) {
+            int length = (int) Math.min(SEGMENT, end - start);
+            long row = Simd.in(from, start, length, scratch, SLOT);
+            sum += Simd.squares(row, Simd.padded(length));
+          }
+          sums[item] = sum;
+        });
+    double total = 0;
+    for (double sum : sums) {
+      total += sum;
+    }
+    return total;
+  }
+
+  @Override
+  public void adamW(AdamWUpdate u, Tensor p, Tensor g, Tensor m, Tensor v, Average... averages) {
+    CpuTensor parameters = CpuTensor.of(p).changed();
+    CpuTensor gradients = CpuTensor.of(g);
+    CpuTensor first = CpuTensor.of(m);
+    CpuTensor second = CpuTensor.of(v);
+    for (Average average : averages) {
+      CpuTensor.of(average.average()).changed();
+    }
+    long size = p.size();
+    workers.run(
+        Math.toIntExact(Math.ceilDiv(size, ITEM)),
+        (item, scratch) -> {
+          long end = Math.min(size, (item + 1L) * ITEM);
+          for (long start = (long) item * ITEM; start < end; start += SEGMENT) {
+            int length = (int) Math.min(SEGMENT, end - start);
+            long row = Simd.in(parameters, start, length, scratch, SLOT);
+            long m1 = Simd.in(first, start, length, scratch, SLOT + 2);
+            long m2 = Simd.in(second, start, length, scratch, SLOT + 3);
+            adamW(u, row, Simd.in(gradients, start, length, scratch, SLOT + 1), m1, m2, length);
+            for (Average average : averages) {
+              CpuTensor target = CpuTensor.of(average.average());
+              long mean = Simd.in(target, start, length, scratch, SLOT + 4);
+              average(1 - average.decay(), row, mean, length);
+              Simd.done(target, start, length, mean);
+            }
+            Simd.done(parameters, start, length, row);
+            Simd.done(first, start, length, m1);
+            Simd.done(second, start, length, m2);
+          }
+        });
+  }
+
+  private static void adamW(AdamWUpdate u, long p, long g, long m, long v, int length) {
+    FloatVector scale = all((float) u.gradientScale());
+    FloatVector beta1 = all((float) u.beta1());
+    FloatVector beta2 = all((float) u.beta2());
+    FloatVector new1 = all((float) (1 - u.beta1()));
+    FloatVector new2 = all((float) (1 - u.beta2()));
+    FloatVector correction2 =
+        all((float) (1 / Math.sqrt(1 - Math.pow(u.beta2(), (double) u.step()))));
+    FloatVector rate = all((float) (u.rate() / (1 - Math.pow(u.beta1(), (double) u.step()))));
+    FloatVector keep = all((float) (1 - u.rate() * u.weightDecay()));
+    FloatVector epsilon = all((float) u.epsilon());
+    for (int i = 0; i < length; i += LANES) {
+      FloatVector gradient = load(g, i).mul(scale);
+      FloatVector first = load(m, i).mul(beta1).add(gradient.mul(new1));
+      FloatVector second = load(v, i).mul(beta2).add(gradient.mul(gradient).mul(new2));
+      store(first, m, i);
+      store(second, v, i);
+      FloatVector root = second.sqrt().mul(correction2).add(epsilon);
+      store(load(p, i).mul(keep).sub(first.mul(rate).div(root)), p, i);
+    }
+  }
+
+  private static void average(double fraction, long p, long average, int length) {
+    FloatVector f = all((float) fraction);
+    for (int i = 0; i < length; i += LANES) {
+      FloatVector old = load(average, i);
+      store(load(p, i).sub(old).fma(f, old), average, i);
+    }
+  }
+}

@@ -1,0 +1,67 @@
+package org.meanflow.nn.engine.cpu;
+
+import java.lang.foreign.MemorySegment;
+import org.meanflow.nn.engine.Tensor;
+
+/** Sums over rows, in an order that does not depend on who computes them. */
+final class Reductions {
+  /** Rows that one item sums. */
+  private static final int ROWS = 128;
+
+  private static final int ROW_SLOT = 1;
+
+  private final CpuEngine engine;
+  private final Workers workers;
+
+  Reductions(CpuEngine engine, Workers workers) {
+    this.engine = engine;
+    this.workers = workers;
+  }
+
+  /**
+   * y = Σ_rows x, or y += Σ_rows x.
+   *
+   * @param x {@code [rows, columns]}
+   * @param y {@code columns} elements
+   */
+  void sumRows(CpuTensor x, CpuTensor y, boolean add) {
+    int columns = Math.toIntExact(x.dim(1));
+    int width = Simd.padded(columns);
+    long rows = x.dim(0);
+    int items = Math.toIntExact(Math.ceilDiv(rows, ROWS));
+    try (Tensor partial = engine.allocate(items, width)) {
+      CpuTensor sums = CpuTensor.of(partial);
+      workers.run(
+          items,
+          (item, scratch) -> {
+            long sum = sums.address((long) item * width);
+            Simd.clear(sum, width);
+            for (long row = (long) item * ROWS; row < Math.min(rows, (item + 1L) * ROWS); row++) {
+              Simd.addTo(Simd.in(x, row * columns, columns, scratch, ROW_SLOT), sum, width);
+            }
+          });
+      addUp(sums, items, columns, y, add);
+    }
+  }
+
+  /** y = Σ of the rows of {@code partial}, {@code [items, padded columns]}, in order. */
+  void addUp(CpuTensor partial, int items, int columns, CpuTensor y, boolean add) {
+    int width = Simd.padded(columns);
+    workers.run(
+        1,
+        (one, scratch) -> {
+          long total = partial.address();
+          for (int item = 1; item < items; item++) {
+            Simd.addTo(partial.address((long) item * width), total, width);
+          }
+          if (add) {
+            Simd.addTo(Simd.in(y, 0, columns, scratch, ROW_SLOT), total, width);
+          }
+          long to = Simd.out(y, 0, columns, scratch, ROW_SLOT);
+          if (to != total) {
+            MemorySegment.copy(Simd.ALL, total, Simd.ALL, to, (long) width * Float.BYTES);
+          }
+          Simd.done(y, 0, columns, to);
+        });
+  }
+}

@@ -1,0 +1,241 @@
+package org.meanflow.nn.engine.cpu;
+
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.nio.ByteOrder;
+import jdk.incubator.vector.DoubleVector;
+import jdk.incubator.vector.FloatVector;
+import jdk.incubator.vector.IntVector;
+import jdk.incubator.vector.ShortVector;
+import jdk.incubator.vector.VectorOperators;
+import jdk.incubator.vector.VectorShape;
+import jdk.incubator.vector.VectorSpecies;
+
+/**
+ * Vectors on raw addresses, and the functions that kernels share.
+ *
+ * <p>Kernels see rows of float32 whose length is a multiple of a vector's: rows of other lengths,
+ * and those of bfloat16, are staged through scratch memory ({@link #in}, {@link #out}, {@link
+ * #done}), zeros behind their end. So a kernel is one loop, without a tail and without a second
+ * version for bfloat16; what is staged is in the first-level cache.
+ */
+final class Simd {
+  /** All memory. Checks on a segment without bounds fold away, those on small ones do not. */
+  static final MemorySegment ALL = MemorySegment.NULL.reinterpret(Long.MAX_VALUE);
+
+  static final VectorSpecies<Float> FLOATS = FloatVector.SPECIES_PREFERRED;
+
+  /** Floats in a vector. */
+  static final int LANES = FLOATS.length();
+
+  /** Bytes of a vector. */
+  static final int BYTES = LANES * Float.BYTES;
+
+  private static final VectorSpecies<Integer> INTS = IntVector.SPECIES_PREFERRED;
+  private static final VectorSpecies<Short> SHORTS =
+      VectorSpecies.of(short.class, VectorShape.forBitSize(LANES * Short.SIZE));
+  private static final VectorSpecies<Double> DOUBLES = DoubleVector.SPECIES_PREFERRED;
+  private static final int HALF_NAN = 0x7fc0;
+  private static final ByteOrder ORDER = ByteOrder.nativeOrder();
+  private static final ValueLayout.OfFloat FLOAT = ValueLayout.JAVA_FLOAT_UNALIGNED;
+  private static final ValueLayout.OfShort SHORT = ValueLayout.JAVA_SHORT_UNALIGNED;
+
+  private Simd() {}
+
+  static FloatVector load(long address) {
+    return FloatVector.fromMemorySegment(FLOATS, ALL, address, ORDER);
+  }
+
+  /** Floats {@code i} to {@code i + LANES} of a row. */
+  static FloatVector load(long row, int i) {
+    return load(row + (long) i * Float.BYTES);
+  }
+
+  static void store(FloatVector x, long address) {
+    x.intoMemorySegment(ALL, address, ORDER);
+  }
+
+  /** Floats {@code i} to {@code i + LANES} of a row. */
+  static void store(FloatVector x, long row, int i) {
+    store(x, row + (long) i * Float.BYTES);
+  }
+
+  static FloatVector all(float value) {
+    return FloatVector.broadcast(FLOATS, value);
+  }
+
+  static float get(long address) {
+    return ALL.get(FLOAT, address);
+  }
+
+  static void set(long address, float value) {
+    ALL.set(FLOAT, address, value);
+  }
+
+  /** The length rounded up to whole vectors. */
+  static int padded(int length) {
+    return (length + LANES - 1) / LANES * LANES;
+  }
+
+  private static boolean isDirect(boolean half, int length) {
+    return !half && length % LANES == 0;
+  }
+
+  /** {@code length} elements of a tensor as float32, zeros behind them up to a whole vector. */
+  static long in(CpuTensor x, long element, int length, Scratch scratch, int slot) {
+    long address = x.address(element);
+    if (isDirect(x.half(), length)) {
+      return address;
+    }
+    long staged = scratch.floats(slot, padded(length));
+    if (x.half()) {
+      widen(address, staged, length);
+    } else {
+      MemorySegment.copy(ALL, address, ALL, staged, (long) length * Float.BYTES);
+    }
+    for (int i = length; i % LANES != 0; i++) {
+      set(staged + (long) i * Float.BYTES, 0);
+    }
+    return staged;
+  }
+
+  /** Where {@code length} elements of a tensor are to be written as float32; then {@link #done}. */
+  static long out(CpuTensor x, long element, int length, Scratch scratch, int slot) {
+    return isDirect(x.half(), length) ? x.address(element) : scratch.floats(slot, padded(length));
+  }
+
+  /** Puts what was written to the address that {@link #out} gave into the tensor. */
+  static void done(CpuTensor x, long element, int length, long written) {
+    long address = x.address(element);
+    if (isDirect(x.half(), length)) {
+      return;
+    }
+    if (x.half()) {
+      narrow(written, address, length);
+    } else {
+      MemorySegment.copy(ALL, written, ALL, address, (long) length * Float.BYTES);
+    }
+  }
+
+  /** bfloat16 to float32. */
+  static void widen(long from, long to, int length) {
+    int vectors = length / LANES * LANES;
+    int i = 0;
+    for (; i < vectors; i += LANES) {
+      store(widened(from + (long) i * Short.BYTES), to + (long) i * Float.BYTES);
+    }
+    for (; i < length; i++) {
+      int bits = ALL.get(SHORT, from + (long) i * Short.BYTES) << 16;
+      set(to + (long) i * Float.BYTES, Float.intBitsToFloat(bits));
+    }
+  }
+
+  private static FloatVector widened(long from) {
+    ShortVector half = ShortVector.fromMemorySegment(SHORTS, ALL, from, ORDER);
+    IntVector bits = (IntVector) half.convertShape(VectorOperators.ZERO_EXTEND_S2I, INTS, 0);
+    return bits.lanewise(VectorOperators.LSHL, 16).reinterpretAsFloats();
+  }
+
+  /** float32 to bfloat16, to the nearest, ties to even. */
+  static void narrow(long from, long to, int length) {
+    int vectors = length / LANES * LANES;
+    int i = 0;
+    for (; i < vectors; i += LANES) {
+      FloatVector x = load(from, i);
+      IntVector bits = x.reinterpretAsInts();
+      IntVector odd = bits.lanewise(VectorOperators.LSHR, 16).and(1);
+      IntVector rounded = bits.add(odd).add(0x7fff).lanewise(VectorOperators.LSHR, 16);
+      // Rounding could carry a NaN's payload over into a number.
+      rounded = rounded.blend(HALF_NAN, x.test(VectorOperators.IS_NAN).cast(INTS));
+      ((ShortVector) rounded.convertShape(VectorOperators.I2S, SHORTS, 0))
+          .intoMemorySegment(ALL, to + (long) i * Short.BYTES, ORDER);
+    }
+    for (; i < length; i++) {
+      float x = get(from + (long) i * Float.BYTES);
+      int bits = Float.floatToRawIntBits(x);
+      int rounded = Float.isNaN(x) ? HALF_NAN : (bits + 0x7fff + (bits >>> 16 & 1)) >>> 16;
+      ALL.set(SHORT, to + (long) i * Short.BYTES, (short) rounded);
+    }
+  }
+
+  private static final float LOG2_E = (float) (1 / Math.log(2));
+  private static final float LN2_HIGH = 355f / 512;
+  private static final float LN2_LOW = -2.1219444e-4f;
+
+  /** 1.5·2²³: a float plus this has its nearest integer in its low bits. */
+  private static final float ROUNDER = 12582912f;
+
+  /**
+   * eˣ to about 2 units in the last place; arguments below −60 give e⁻⁶⁰, above 88 e⁸⁸; NaN for
+   * NaN. So no product with a probability is subnormal, which would cost a hundred cycles. The
+   * polynomial is the minimax one of Cephes' expf.
+   */
+  static FloatVector exp(FloatVector argument) {
+    FloatVector x = argument.min(88f).max(-60f);
+    FloatVector shifted = x.fma(all(LOG2_E), all(ROUNDER));
+    FloatVector n = shifted.sub(ROUNDER);
+    FloatVector r = n.fma(all(-LN2_HIGH), x);
+    r = n.fma(all(-LN2_LOW), r);
+    FloatVector p = all(1.9875691e-4f);
+    p = p.fma(r, all(1.3981999e-3f));
+    p = p.fma(r, all(8.333452e-3f));
+    p = p.fma(r, all(4.1665796e-2f));
+    p = p.fma(r, all(1.6666666e-1f));
+    p = p.fma(r, all(5.0e-1f));
+    p = p.fma(r.mul(r), r).add(1f);
+    IntVector power = shifted.reinterpretAsInts().lanewise(VectorOperators.LSHL, 23);
+    return p.reinterpretAsInts().add(power).reinterpretAsFloats();
+  }
+
+  /** 1/(1 + e⁻ˣ). */
+  static FloatVector sigmoid(FloatVector x) {
+    return all(1f).div(exp(x.neg()).add(1f));
+  }
+
+  /** Σ x over {@code length} floats, a multiple of a vector's. */
+  static float sum(long x, int length) {
+    FloatVector sum = FloatVector.zero(FLOATS);
+    for (int i = 0; i < length; i += LANES) {
+      sum = sum.add(load(x, i));
+    }
+    return sum.reduceLanes(VectorOperators.ADD);
+  }
+
+  /** Σ x·y over {@code length} floats, a multiple of a vector's. */
+  static float dot(long x, long y, int length) {
+    FloatVector sum = FloatVector.zero(FLOATS);
+    for (int i = 0; i < length; i += LANES) {
+      sum = load(x, i).fma(load(y, i), sum);
+    }
+    return sum.reduceLanes(VectorOperators.ADD);
+  }
+
+  /** y += x, {@code length} floats, a multiple of a vector's. */
+  static void addTo(long x, long y, int length) {
+    for (int i = 0; i < length; i += LANES) {
+      store(load(y, i).add(load(x, i)), y, i);
+    }
+  }
+
+  /** Zeros, {@code length} floats, a multiple of a vector's. */
+  static void clear(long x, int length) {
+    FloatVector zero = FloatVector.zero(FLOATS);
+    for (int i = 0; i < length; i += LANES) {
+      store(zero, x, i);
+    }
+  }
+
+  /** Σ x² in float64 over {@code length} floats, a multiple of a vector's. */
+  static double squares(long x, int length) {
+    DoubleVector low = DoubleVector.zero(DOUBLES);
+    DoubleVector high = DoubleVector.zero(DOUBLES);
+    for (int i = 0; i < length; i += LANES) {
+      FloatVector v = load(x, i);
+      DoubleVector a = (DoubleVector) v.convertShape(VectorOperators.F2D, DOUBLES, 0);
+      DoubleVector b = (DoubleVector) v.convertShape(VectorOperators.F2D, DOUBLES, 1);
+      low = a.fma(a, low);
+      high = b.fma(b, high);
+    }
+    return low.add(high).reduceLanes(VectorOperators.ADD);
+  }
+}
