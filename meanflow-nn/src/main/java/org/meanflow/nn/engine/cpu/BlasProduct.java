@@ -33,6 +33,16 @@ final class BlasProduct implements Product {
 
   @Override
   public void run(Scratch scratch, long a, long b, long bias, long c) {
+    for (long i = 0; i < spec.batch(); i++) {
+      single(
+          a + i * spec.a().batchStride() * Float.BYTES,
+          b + i * spec.b().batchStride() * Float.BYTES,
+          bias,
+          c + i * spec.c().batchStride() * Float.BYTES);
+    }
+  }
+
+  private void single(long a, long b, long bias, long c) {
     long stride = spec.c().rowStride();
     if (spec.bias()) {
       for (long row = 0; row < spec.m(); row++) {

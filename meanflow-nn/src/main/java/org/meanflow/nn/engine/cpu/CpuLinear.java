@@ -1,5 +1,6 @@
 package org.meanflow.nn.engine.cpu;
 
+import java.lang.foreign.MemorySegment;
 import java.util.List;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.Cotangent;
@@ -22,8 +23,13 @@ final class CpuLinear implements LinearKernels {
   private static final long SMALLEST_TILE = 64;
   private static final long TILE_MULTIPLE = 16;
 
+  private static final long FEW_ROWS = 64;
+
   /** Rows that a gradient's product sums at a time. */
   private static final long GRADIENT_ROWS = 512;
+
+  /** The same with bfloat16 factors: reading and writing the sums again costs relatively more. */
+  private static final long HALF_GRADIENT_ROWS = 1024;
 
   /** Longer side of a gradient's piece. */
   private static final long GRADIENT_PIECE = 384;
@@ -46,11 +52,23 @@ final class CpuLinear implements LinearKernels {
     CpuTensor to = CpuTensor.of(y.matrix(w.dim(0)));
     long rows = from.dim(0);
     long withBias = b == null ? 0 : biasRows;
-    List<Panel> panels = products.weight(CpuTensor.of(w), Use.FORWARD, tile(rows, w));
+    List<Panel> panels = panels(from, to, w, Use.FORWARD);
     long bias = b == null ? 0 : CpuTensor.of(b).address();
     // Two loops: values with bias, then tangents without.
     multiply(from, 0, withBias, panels, bias, to, false, w);
     multiply(from, withBias, rows, panels, 0, to, false, w);
+  }
+
+  private List<Panel> panels(CpuTensor from, CpuTensor to, Tensor w, Use use) {
+    long rows = from.dim(0);
+    return isFew(rows) && !from.half() && !to.half()
+        ? Products.plain(CpuTensor.of(w), use)
+        : products.packed(CpuTensor.of(w), use, tile(rows, w));
+  }
+
+  /** Whether a product reads its weight about once: then it is not worth packing it. */
+  private static boolean isFew(long rows) {
+    return rows <= FEW_ROWS;
   }
 
   /** Rows [first, last) of {@code to} = rows of {@code from} times the panels. */
@@ -71,7 +89,8 @@ final class CpuLinear implements LinearKernels {
     long n = to.dim(1);
     long tile = tile(rows, w);
     int tiles = Math.toIntExact(Math.ceilDiv(rows, tile));
-    boolean narrow = products.half() && !from.half();
+    boolean half = panels.getFirst().layout().half();
+    boolean narrow = half && !from.half();
     Product[] whole = compile(Math.min(tile, rows), k, n, panels, to, bias != 0, add);
     Product[] rest =
         rows % tile == 0 || tiles == 1
@@ -108,7 +127,7 @@ final class CpuLinear implements LinearKernels {
 
   private Product[] compile(
       long rows, long k, long n, List<Panel> panels, CpuTensor to, boolean bias, boolean add) {
-    Layout a = Layout.rows(products.half(), k);
+    Layout a = Layout.rows(panels.getFirst().layout().half(), k);
     Layout c = Layout.rows(to.half(), n);
     Product[] compiled = new Product[panels.size()];
     for (int p = 0; p < compiled.length; p++) {
@@ -135,8 +154,8 @@ final class CpuLinear implements LinearKernels {
       @Nullable Cotangent gb) {
     CpuTensor g = CpuTensor.of(gy.matrix(w.dim(0)));
     if (gx != null) {
-      List<Panel> panels = products.weight(CpuTensor.of(w), Use.BACKWARD, tile(g.dim(0), w));
       CpuTensor to = CpuTensor.of(gx.target().matrix(w.dim(1)));
+      List<Panel> panels = panels(g, to, w, Use.BACKWARD);
       multiply(g, 0, g.dim(0), panels, 0, to, gx.add(), w);
     }
     if (gw != null) {
@@ -149,18 +168,21 @@ final class CpuLinear implements LinearKernels {
 
   /** W̄ = ȳᵀ x, in pieces of W̄, each a sum over blocks of rows. */
   private void addOuterProducts(CpuTensor g, CpuTensor x, Cotangent gw) {
-    try (CpuTensor a = asFactor(g);
-        CpuTensor b = asFactor(x)) {
+    boolean half = products.half() && (g.half() || x.half() || !isFew(g.dim(0)));
+    try (CpuTensor a = asFactor(g, half);
+        CpuTensor b = asFactor(x, half)) {
       long rows = g.dim(0);
       long out = g.dim(1);
       long in = x.dim(1);
       CpuTensor target = CpuTensor.of(gw.target());
       boolean byColumns = in > out;
+      // Columns of wide float32 rows are copied together: strided, the product takes twice as long.
+      boolean copied = byColumns && !half;
       long longer = Math.max(in, out);
-      long half = Math.ceilDiv(longer / 2, TILE_MULTIPLE) * TILE_MULTIPLE;
-      long piece = Math.min(longer, Math.clamp(half, 1, GRADIENT_PIECE));
+      long middle = Math.ceilDiv(longer / 2, TILE_MULTIPLE) * TILE_MULTIPLE;
+      long piece = Math.min(longer, Math.clamp(middle, 1, GRADIENT_PIECE));
       int pieces = Math.toIntExact(Math.ceilDiv(longer, piece));
-      long block = Math.min(rows, GRADIENT_ROWS);
+      long block = Math.min(rows, half ? HALF_GRADIENT_ROWS : GRADIENT_ROWS);
       int blocks = Math.toIntExact(Math.ceilDiv(rows, block));
       // By [last piece or not][last block or not][added or not].
       Product[][][] compiled = new Product[2][2][2];
@@ -176,7 +198,7 @@ final class CpuLinear implements LinearKernels {
                         k,
                         byColumns ? length : in,
                         Layout.transposed(a.half(), out),
-                        Layout.rows(b.half(), in),
+                        Layout.rows(half, copied ? length : in),
                         Layout.rows(false, in),
                         false,
                         add == 1));
@@ -192,10 +214,16 @@ final class CpuLinear implements LinearKernels {
                   compiled[item == pieces - 1 ? 1 : 0][r == blocks - 1 ? 1 : 0][
                       r > 0 || gw.add() ? 1 : 0];
               long row = r * block;
+              long right = b.address(row * in + (byColumns ? start : 0));
+              if (copied) {
+                long columns = Math.min(piece, longer - start);
+                long last = Math.min(rows, row + block);
+                right = copyColumns(right, in, last - row, columns, scratch);
+              }
               product.run(
                   scratch,
                   a.address(row * out + (byColumns ? 0 : start)),
-                  b.address(row * in + (byColumns ? start : 0)),
+                  right,
                   0,
                   target.address(byColumns ? start : start * in));
             }
@@ -203,9 +231,23 @@ final class CpuLinear implements LinearKernels {
     }
   }
 
+  private static long copyColumns(
+      long from, long stride, long rows, long columns, Scratch scratch) {
+    long to = scratch.floats(TILE_SLOT, rows * columns);
+    for (long row = 0; row < rows; row++) {
+      MemorySegment.copy(
+          Simd.ALL,
+          from + row * stride * Float.BYTES,
+          Simd.ALL,
+          to + row * columns * Float.BYTES,
+          columns * Float.BYTES);
+    }
+    return to;
+  }
+
   /** The tensor in the type that products take; the caller closes it, which is free for a view. */
-  private CpuTensor asFactor(CpuTensor x) {
-    if (x.half() == products.half()) {
+  private CpuTensor asFactor(CpuTensor x, boolean half) {
+    if (x.half() == half) {
       return CpuTensor.of(x.view(0, x.shape()));
     }
     CpuTensor narrow = engine.allocateHalf(x.shape());

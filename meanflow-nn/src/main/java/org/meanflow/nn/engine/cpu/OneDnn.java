@@ -171,11 +171,28 @@ final class OneDnn {
 
   /** A matrix {@code [rows, columns]} with strides in elements. */
   static long matrix(int type, long rows, long columns, long rowStride, long columnStride) {
+    return strided(type, new long[] {rows, columns}, new long[] {rowStride, columnStride});
+  }
+
+  /** Matrices {@code [batch, rows, columns]} with strides in elements. */
+  static long matrices(
+      int type,
+      long batch,
+      long rows,
+      long columns,
+      long batchStride,
+      long rowStride,
+      long columnStride) {
+    return strided(
+        type, new long[] {batch, rows, columns}, new long[] {batchStride, rowStride, columnStride});
+  }
+
+  private static long strided(int type, long[] shape, long[] elements) {
     try (Arena arena = Arena.ofConfined()) {
-      long dims = arena.allocateFrom(WORD, rows, columns).address();
-      long strides = arena.allocateFrom(WORD, rowStride, columnStride).address();
+      long dims = arena.allocateFrom(WORD, shape).address();
+      long strides = arena.allocateFrom(WORD, elements).address();
       return create(
-          out -> (int) MD_STRIDES.invokeExact(out, 2, dims, type, strides),
+          out -> (int) MD_STRIDES.invokeExact(out, shape.length, dims, type, strides),
           "dnnl_memory_desc_create_with_strides");
     }
   }

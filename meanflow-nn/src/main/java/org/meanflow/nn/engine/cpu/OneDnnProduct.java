@@ -28,9 +28,9 @@ final class OneDnnProduct implements Product {
    */
   OneDnnProduct(Spec spec, int threads) {
     OneDnn.useOneThread();
-    long a = spec.a().descriptor(spec.m(), spec.k());
-    long b = spec.b().descriptor(spec.k(), spec.n());
-    long c = spec.c().descriptor(spec.m(), spec.n());
+    long a = spec.a().descriptor(spec.batch(), spec.m(), spec.k());
+    long b = spec.b().descriptor(spec.batch(), spec.k(), spec.n());
+    long c = spec.c().descriptor(spec.batch(), spec.m(), spec.n());
     bias = spec.bias();
     long row = bias ? OneDnn.matrix(OneDnn.F32, 1, spec.n(), spec.n(), 1) : 0;
     int cType = spec.c().half() ? OneDnn.BF16 : OneDnn.F32;

@@ -78,7 +78,7 @@ final class PackedWeight implements AutoCloseable {
             OneDnn.attributes(false, type));
     long layout = OneDnn.query(description, OneDnn.QUERY_WEIGHTS);
     Memory.Block block = memory.take(OneDnn.size(layout));
-    reorders.add(new Reorder(plain.descriptor(rows, columns), source, layout, block, threads));
+    reorders.add(new Reorder(plain.descriptor(1, rows, columns), source, layout, block, threads));
     return new Panel(from, columns, block.address, Product.Layout.packed(half, layout));
   }
 

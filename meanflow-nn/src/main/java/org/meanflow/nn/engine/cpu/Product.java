@@ -21,48 +21,67 @@ interface Product extends AutoCloseable {
   default void close() {}
 
   /**
-   * How the elements of a matrix lie in memory.
+   * How the elements of a matrix, or of a batch of matrices, lie in memory.
    *
    * @param half whether they are bfloat16
    * @param rowStride elements between rows
    * @param columnStride elements between columns
+   * @param batchStride elements between matrices; of no meaning for a single one
    * @param packed oneDNN's descriptor of a {@link PackedWeight}; 0 for a strided matrix
    */
-  record Layout(boolean half, long rowStride, long columnStride, long packed) {
+  record Layout(boolean half, long rowStride, long columnStride, long batchStride, long packed) {
 
     static Layout rows(boolean half, long rowStride) {
-      return new Layout(half, rowStride, 1, 0);
+      return new Layout(half, rowStride, 1, 0, 0);
     }
 
     static Layout transposed(boolean half, long columnStride) {
-      return new Layout(half, 1, columnStride, 0);
+      return new Layout(half, 1, columnStride, 0, 0);
     }
 
     static Layout packed(boolean half, long descriptor) {
-      return new Layout(half, 0, 0, descriptor);
+      return new Layout(half, 0, 0, 0, descriptor);
+    }
+
+    /** The same for a batch. */
+    Layout every(long elements) {
+      return new Layout(half, rowStride, columnStride, elements, packed);
     }
 
     private int type() {
       return half ? OneDnn.BF16 : OneDnn.F32;
     }
 
-    /** oneDNN's descriptor of such a matrix. */
-    long descriptor(long rows, long columns) {
-      return packed != 0 ? packed : OneDnn.matrix(type(), rows, columns, rowStride, columnStride);
+    /** oneDNN's descriptor of {@code batch} such matrices. */
+    long descriptor(long batch, long rows, long columns) {
+      if (packed != 0) {
+        return packed;
+      }
+      return batch == 1
+          ? OneDnn.matrix(type(), rows, columns, rowStride, columnStride)
+          : OneDnn.matrices(type(), batch, rows, columns, batchStride, rowStride, columnStride);
     }
   }
 
   /**
    * What a product is compiled for.
    *
+   * @param batch number of products of one call
    * @param m rows of A and C
    * @param k columns of A, rows of B
    * @param n columns of B and C
    * @param a layout of A
    * @param b layout of B
    * @param c layout of C, rows contiguous
-   * @param bias whether a row is added to every row of C
+   * @param bias whether a row is added to every row of C; only without a batch
    * @param add whether the product is added to C
    */
-  record Spec(long m, long k, long n, Layout a, Layout b, Layout c, boolean bias, boolean add) {}
+  record Spec(
+      long batch, long m, long k, long n, Layout a, Layout b, Layout c, boolean bias, boolean add) {
+
+    /** A single product. */
+    Spec(long m, long k, long n, Layout a, Layout b, Layout c, boolean bias, boolean add) {
+      this(1, m, k, n, a, b, c, bias, add);
+    }
+  }
 }

@@ -4,11 +4,15 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import org.meanflow.nn.engine.cpu.PackedWeight.Panel;
+import org.meanflow.nn.engine.cpu.PackedWeight.Use;
 import org.meanflow.nn.engine.cpu.Product.Layout;
 import org.meanflow.nn.engine.cpu.Product.Spec;
 
 /** Compiled products and packed weights of one engine. */
 final class Products {
+  private static final long PLAIN_PANEL = 256;
+
   private final Memory memory;
   private final Workers workers;
   private final boolean half;
@@ -46,15 +50,11 @@ final class Products {
    * @param use what it is multiplied with
    * @param typicalRows rows of the other factor that the layout is chosen for
    */
-  List<PackedWeight.Panel> weight(CpuTensor w, PackedWeight.Use use, long typicalRows) {
-    PackedWeight.Key key = new PackedWeight.Key(w.address(), w.dim(0), w.dim(1), use);
+  List<Panel> packed(CpuTensor w, Use use, long typicalRows) {
     if (!OneDnn.available()) {
-      Layout layout =
-          use == PackedWeight.Use.FORWARD
-              ? Layout.transposed(false, key.in())
-              : Layout.rows(false, key.in());
-      return List.of(new PackedWeight.Panel(0, key.columns(), key.address(), layout));
+      return plain(w, use);
     }
+    PackedWeight.Key key = new PackedWeight.Key(w.address(), w.dim(0), w.dim(1), use);
     Memory.Block block = w.block();
     PackedWeight weight = block.packed.get(key);
     if (weight == null) {
@@ -65,6 +65,22 @@ final class Products {
       refresh(block);
     }
     return weight.panels();
+  }
+
+  /** A weight as it lies in memory, float32, in panels of columns. */
+  static List<Panel> plain(CpuTensor w, Use use) {
+    long in = w.dim(1);
+    long columns = use == Use.FORWARD ? w.dim(0) : in;
+    List<Panel> panels = new ArrayList<>();
+    for (long from = 0; from < columns; from += PLAIN_PANEL) {
+      panels.add(
+          new Panel(
+              from,
+              Math.min(PLAIN_PANEL, columns - from),
+              w.address(use == Use.FORWARD ? from * in : from),
+              use == Use.FORWARD ? Layout.transposed(false, in) : Layout.rows(false, in)));
+    }
+    return panels;
   }
 
   private void refresh(Memory.Block block) {

@@ -20,7 +20,7 @@ constexpr int WARPS = !COMPACT && D > 64 ? 2 : 4;
 constexpr int THREADS = WARPS * WARP;
 constexpr int ROWS = WARPS * 16;  // of a block
 constexpr int COLUMNS = (COMPACT ? 64 : 32) / (D > 64 ? 2 : 1);  // of a tile
-constexpr int BLOCKS = COLUMNS / 8;
+constexpr int QUERIES = COMPACT ? 32 : COLUMNS;  // of a tile where rows are keys: twice the sums
 constexpr int PITCH = D + (COMPACT ? 8 : 4);  // in elements: 16 bytes more, against bank conflicts
 constexpr int STEP = COMPACT ? 16 : 8;  // extent of a product that one instruction sums over
 constexpr float LOG2_E = 1.4426950408889634f;
@@ -49,7 +49,7 @@ __device__ int attention_launch[8] = {
     tileBytes(ROWS + 2 * COLUMNS),
     tileBytes(2 * ROWS + 4 * COLUMNS),
     tileBytes(2 * ROWS + 2 * COLUMNS),
-    tileBytes(2 * ROWS + 2 * COLUMNS) + 2 * COLUMNS * 4,
+    tileBytes(2 * ROWS + 2 * QUERIES) + 2 * QUERIES * 4,
     0};
 }
 
@@ -205,7 +205,8 @@ __device__ inline void load_right(Fragment<2> (&b)[2], const Element *tile, int 
 // A result as the left factor of the next product, its columns from STEP·i on. For TF32 the order
 // within these columns changes, as load_right's rows do: index and index + 4 for 2·index and
 // 2·index + 1.
-__device__ inline void left_of(Fragment<4> &a, const float (&c)[BLOCKS][4], int i) {
+template <int N>
+__device__ inline void left_of(Fragment<4> &a, const float (&c)[N][4], int i) {
   if constexpr (COMPACT) {
     a.main[0] = narrow2(c[2 * i][0], c[2 * i][1]);
     a.main[1] = narrow2(c[2 * i][2], c[2 * i][3]);
@@ -231,15 +232,15 @@ __device__ inline float rounded(float x) {
 }
 
 // s += the warp's sixteen rows of `left`, times the transpose of `right`.
-__device__ inline void add_scores(
-    float (&s)[BLOCKS][4], const Element *left, const Element *right) {
+template <int N>
+__device__ inline void add_scores(float (&s)[N][4], const Element *left, const Element *right) {
   int first = threadIdx.x / WARP * 16;
 #pragma unroll
   for (int k = 0; k < D; k += STEP) {
     Fragment<4> a;
     load_left(a, left, first, k);
 #pragma unroll
-    for (int n = 0; n < BLOCKS; n += 2) {
+    for (int n = 0; n < N; n += 2) {
       Fragment<2> b[2];
       load_transposed(b, right, n * 8, k);
       multiply(s[n], a, b[0]);
@@ -249,9 +250,10 @@ __device__ inline void add_scores(
 }
 
 // p += the warp's rows of q times kᵀ, t += q̇ kᵀ + q k̇ᵀ; what both use is read once.
+template <int N>
 __device__ inline void add_dual_scores(
-    float (&p)[BLOCKS][4],
-    float (&t)[BLOCKS][4],
+    float (&p)[N][4],
+    float (&t)[N][4],
     const Element *q,
     const Element *dq,
     const Element *k,
@@ -264,7 +266,7 @@ __device__ inline void add_dual_scores(
     load_left(a, q, first, c);
     load_left(da, dq, first, c);
 #pragma unroll
-    for (int n = 0; n < BLOCKS; n += 2) {
+    for (int n = 0; n < N; n += 2) {
       Fragment<2> b[2];
       Fragment<2> db[2];
       load_transposed(b, k, n * 8, c);
@@ -280,10 +282,11 @@ __device__ inline void add_dual_scores(
 }
 
 // o += s · right.
+template <int N>
 __device__ inline void add_product(
-    float (&o)[D / 8][4], const float (&s)[BLOCKS][4], const Element *right) {
+    float (&o)[D / 8][4], const float (&s)[N][4], const Element *right) {
 #pragma unroll
-  for (int i = 0; i < COLUMNS / STEP; i++) {
+  for (int i = 0; i < N * 8 / STEP; i++) {
     Fragment<4> a;
     left_of(a, s, i);
 #pragma unroll
@@ -424,10 +427,10 @@ struct PerRow {
 
 // Probabilities from scores, and 0 for the columns beyond the tokens.
 __device__ inline void to_probabilities(
-    float (&s)[BLOCKS][4], float scale, const PerRow &logSum, int firstColumn, int tokens) {
+    float (&s)[COLUMNS / 8][4], float scale, const PerRow &logSum, int firstColumn, int tokens) {
   bool partial = firstColumn + COLUMNS > tokens;
 #pragma unroll
-  for (int n = 0; n < BLOCKS; n++) {
+  for (int n = 0; n < COLUMNS / 8; n++) {
 #pragma unroll
     for (int j = 0; j < 4; j++) {
       float p = exp2_fast((s[n][j] * scale - logSum.of[j / 2]) * LOG2_E);
@@ -472,12 +475,12 @@ KERNEL __launch_bounds__(THREADS) attention_forward(
     load_tile(kTile, COLUMNS, kRows, column, tokens, d);
     load_tile(vTile, COLUMNS, vRows, column, tokens, d);
     __syncthreads();
-    float s[BLOCKS][4];
+    float s[COLUMNS / 8][4];
     clear(s);
     add_scores(s, qTile, kTile);
     if (column + COLUMNS > tokens) {
 #pragma unroll
-      for (int n = 0; n < BLOCKS; n++) {
+      for (int n = 0; n < COLUMNS / 8; n++) {
 #pragma unroll
         for (int j = 0; j < 4; j++) {
           if (column + n * 8 + 2 * index() + j % 2 >= tokens) {
@@ -490,7 +493,7 @@ KERNEL __launch_bounds__(THREADS) attention_forward(
     for (int half = 0; half < 2; half++) {
       float higher = top[half];
 #pragma unroll
-      for (int n = 0; n < BLOCKS; n++) {
+      for (int n = 0; n < COLUMNS / 8; n++) {
         higher = fmaxf(higher, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
       }
       higher = row_max(higher);
@@ -498,7 +501,7 @@ KERNEL __launch_bounds__(THREADS) attention_forward(
       top[half] = higher;
       sum[half] *= shrink;
 #pragma unroll
-      for (int n = 0; n < BLOCKS; n++) {
+      for (int n = 0; n < COLUMNS / 8; n++) {
 #pragma unroll
         for (int j = 2 * half; j < 2 * half + 2; j++) {
           s[n][j] = exp2_fast((s[n][j] - higher) * factor);
@@ -575,14 +578,14 @@ KERNEL __launch_bounds__(THREADS) attention_tangent(
     load_tile(vTile, COLUMNS, Rows(v, vStride, tokens, d), column, tokens, d);
     load_tile(dvTile, COLUMNS, Rows(dv, dvStride, tokens, d), column, tokens, d);
     __syncthreads();
-    float p[BLOCKS][4];
-    float t[BLOCKS][4];
+    float p[COLUMNS / 8][4];
+    float t[COLUMNS / 8][4];
     clear(p);
     clear(t);
     add_dual_scores(p, t, qTile, dqTile, kTile, dkTile);
     to_probabilities(p, scale, logSum, column, tokens);
 #pragma unroll
-    for (int n = 0; n < BLOCKS; n++) {
+    for (int n = 0; n < COLUMNS / 8; n++) {
 #pragma unroll
       for (int j = 0; j < 4; j++) {
         // Summed as the product takes it, so that what all v have in common cancels.
@@ -680,15 +683,15 @@ KERNEL __launch_bounds__(THREADS) attention_backward_q(
     load_tile(kTile, COLUMNS, Rows(k, kStride, tokens, d), column, tokens, d);
     load_tile(vTile, COLUMNS, Rows(v, vStride, tokens, d), column, tokens, d);
     __syncthreads();
-    float p[BLOCKS][4];
+    float p[COLUMNS / 8][4];
     clear(p);
     add_scores(p, qTile, kTile);
     to_probabilities(p, scale, logSum, column, tokens);
-    float g[BLOCKS][4];
+    float g[COLUMNS / 8][4];
     clear(g);
     add_scores(g, gTile, vTile);
 #pragma unroll
-    for (int n = 0; n < BLOCKS; n++) {
+    for (int n = 0; n < COLUMNS / 8; n++) {
 #pragma unroll
       for (int j = 0; j < 4; j++) {
         p[n][j] *= (g[n][j] - deltas.of[j / 2]) * scale;
@@ -725,9 +728,9 @@ KERNEL __launch_bounds__(THREADS) attention_backward_kv(
   Element *kTile = (Element *)shared;
   Element *vTile = kTile + ROWS * PITCH;
   Element *qTile = vTile + ROWS * PITCH;
-  Element *gTile = qTile + COLUMNS * PITCH;
-  float *logSums = (float *)(gTile + COLUMNS * PITCH);
-  float *deltas = logSums + COLUMNS;
+  Element *gTile = qTile + QUERIES * PITCH;
+  float *logSums = (float *)(gTile + QUERIES * PITCH);
+  float *deltas = logSums + QUERIES;
   int first = blockIdx.x * ROWS;
   load_tile(kTile, ROWS, Rows(k, kStride, tokens, d), first, tokens, d);
   load_tile(vTile, ROWS, Rows(v, vStride, tokens, d), first, tokens, d);
@@ -737,21 +740,21 @@ KERNEL __launch_bounds__(THREADS) attention_backward_kv(
   float vResult[D / 8][4];
   clear(kResult);
   clear(vResult);
-  for (int column = 0; column < tokens; column += COLUMNS) {
+  for (int column = 0; column < tokens; column += QUERIES) {
     __syncthreads();
-    load_tile(qTile, COLUMNS, Rows(q, qStride, tokens, d), column, tokens, d);
-    load_tile(gTile, COLUMNS, Rows(gOut, (i64)heads * d, tokens, d), column, tokens, d);
-    for (int i = threadIdx.x; i < COLUMNS; i += THREADS) {
+    load_tile(qTile, QUERIES, Rows(q, qStride, tokens, d), column, tokens, d);
+    load_tile(gTile, QUERIES, Rows(gOut, (i64)heads * d, tokens, d), column, tokens, d);
+    for (int i = threadIdx.x; i < QUERIES; i += THREADS) {
       bool within = column + i < tokens;
       logSums[i] = within ? lse[numbers + column + i] : 0;
       deltas[i] = within ? delta[numbers + column + i] : 0;
     }
     __syncthreads();
-    float p[BLOCKS][4];
+    float p[QUERIES / 8][4];
     clear(p);
     add_scores(p, kTile, qTile);
 #pragma unroll
-    for (int n = 0; n < BLOCKS; n++) {
+    for (int n = 0; n < QUERIES / 8; n++) {
 #pragma unroll
       for (int j = 0; j < 4; j++) {
         int c = n * 8 + 2 * index() + j % 2;
@@ -759,11 +762,11 @@ KERNEL __launch_bounds__(THREADS) attention_backward_kv(
       }
     }
     add_product(vResult, p, gTile);
-    float g[BLOCKS][4];
+    float g[QUERIES / 8][4];
     clear(g);
     add_scores(g, vTile, gTile);
 #pragma unroll
-    for (int n = 0; n < BLOCKS; n++) {
+    for (int n = 0; n < QUERIES / 8; n++) {
 #pragma unroll
       for (int j = 0; j < 4; j++) {
         p[n][j] *= (g[n][j] - deltas[n * 8 + 2 * index() + j % 2]) * scale;

@@ -257,12 +257,17 @@ KERNEL __launch_bounds__(256) column_sums(
   bool wide = columns % 4 == 0 && aligned<4>(x);
   float sum[4] = {0, 0, 0, 0};
   if (wide && column < columns) {
-    for (i64 row = from + warp; row < to; row += 8) {
-      float v[4];
-      load(x, row * columns + column, v);
+    for (i64 row = from + warp; row < to; row += 32) {
+      float v[4][4] = {};
+#pragma unroll
+      for (int k = 0; k < 4; k++) {  // four loads on their way at a time
+        if (row + 8 * k < to) {
+          load(x, (row + 8 * k) * columns + column, v[k]);
+        }
+      }
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        sum[j] += v[j];
+        sum[j] += (v[0][j] + v[1][j]) + (v[2][j] + v[3][j]);
       }
     }
   } else if (!wide) {

@@ -150,7 +150,7 @@ KERNEL __launch_bounds__(128) norm_forward(
 
 // A block takes some rows of one sample, 32 at a time: first the sums of each row by warps, then
 // x̄ and the sums of each column by threads, which find the rows in the cache.
-KERNEL __launch_bounds__(256) norm_backward(
+KERNEL __launch_bounds__(256, 4) norm_backward(
     int kind,
     float unit,
     int width,
