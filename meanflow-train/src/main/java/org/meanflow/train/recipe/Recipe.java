@@ -20,16 +20,17 @@ import org.meanflow.train.optim.LearningRate;
 
 /**
  * All that a training run needs to know. In YAML each section is a mapping, its keys are the
- * components of its record; a key that is {@code @Nullable} there may be left out. Everything else
- * must be given, and nothing else may be.
+ * components of its record; a key that is {@code @Nullable} there or has a {@code @Default} may be
+ * left out. Everything else must be given, and nothing else may be.
  *
  * @param model the network
  * @param flow what is trained
  * @param optimizer AdamW
  * @param schedule how the learning rate changes
- * @param ema the moving average of the parameters
+ * @param ema the moving averages of the parameters
  * @param data what is trained on
  * @param run how long and how the training runs
+ * @param guard what happens to a step that must not be applied
  */
 public record Recipe(
     ModelSection model,
@@ -38,7 +39,8 @@ public record Recipe(
     ScheduleSection schedule,
     EmaSection ema,
     DataSection data,
-    RunSection run) {
+    RunSection run,
+    @Default("{}") GuardSection guard) {
 
   /** Recipes in the resource folder {@code recipes}; each is one file and one word here. */
   private static final List<String> SHIPPED = List.of("digits", "fashion", "mnist");
@@ -183,9 +185,9 @@ public record Recipe(
     return schedule.learningRate(optimizer.rate(), run.steps());
   }
 
-  /** {@return the moving average of the parameters} */
-  public Ema average() {
-    return ema.average();
+  /** {@return the moving averages of the parameters, the one to sample from first} */
+  public List<Ema> averages() {
+    return ema.averages();
   }
 
   /**

@@ -5,7 +5,6 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.IOException;
-import java.io.OutputStream;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.charset.StandardCharsets;
@@ -26,10 +25,10 @@ import org.meanflow.nn.weights.AtomicFile;
 public final class MetricsLog implements AutoCloseable {
   private static final ObjectMapper JSON = new ObjectMapper();
 
-  private final OutputStream out;
+  private final FileChannel out;
 
   private MetricsLog(Path file, StandardOpenOption option) throws IOException {
-    out = Files.newOutputStream(file, option, StandardOpenOption.WRITE);
+    out = FileChannel.open(file, option, StandardOpenOption.WRITE);
   }
 
   /**
@@ -95,10 +94,25 @@ public final class MetricsLog implements AutoCloseable {
    * Writes a record.
    *
    * @param metrics the record
-   * @throws IOException if the file cannot be written
+   * @throws IOException if the file cannot be written; then it is as before
    */
   public void append(Metrics metrics) throws IOException {
-    out.write(line(metrics)); // not buffered
+    long end = out.size();
+    try {
+      write(out, line(metrics)); // not buffered
+    } catch (IOException e) {
+      out.truncate(end);
+      throw e;
+    }
+  }
+
+  /**
+   * Forces the records written so far to the disk.
+   *
+   * @throws IOException if the disk refuses
+   */
+  public void force() throws IOException {
+    out.force(false);
   }
 
   @Override

@@ -34,6 +34,7 @@ import org.meanflow.nn.dit.TimeConditioning;
 import org.meanflow.nn.engine.Norm;
 import org.meanflow.nn.engine.Precision;
 import org.meanflow.nn.layer.PositionTable;
+import org.meanflow.train.Guard;
 import org.meanflow.train.data.DataException;
 import org.meanflow.train.optim.AdamWConfig;
 import org.meanflow.train.optim.Ema;
@@ -73,10 +74,23 @@ class RecipeTest {
         guidance: {omega: 2, kappa: 0.5, from: 0.1, to: 0.9, dropProbability: 0.2, dropped: guided, startStep: 40}
         loss: {p: 0.5, c: 0.01, reduction: mean}
       optimizer: {rate: 1e-4, beta1: 0.8, beta2: 0.99, epsilon: 1.0e-8, weightDecay: 0.1, clipNorm: 2}
-      schedule: {kind: constant, warmupSteps: 30, finalFraction: 0.1}
-      ema: {decay: 0.99, warmup: true}
+      schedule: {kind: constant, warmupSteps: 30, finalFraction: 0.1, referenceSteps: 70}
+      ema: {decay: [0.99, 0.9], warmup: true}
       data: {format: idx, folder: some folder, images: some images, labels: some labels}
-      run: {batch: 8, steps: 90, seed: -3, previewEvery: 0, checkpointEvery: 10, keepCheckpoints: 1, precision: fp64}
+      run:
+        batch: 8
+        steps: 90
+        seed: -3
+        previewEvery: 0
+        checkpointEvery: 10
+        keepCheckpoints: 1
+        precision: fp64
+        accumulate: 2
+        keepEvery: 30
+        onSaveFailure: continue
+        init: some run
+        initPartial: true
+      guard: {onNonFinite: rollback, limit: 3, rollbackFactor: 0.25, spikeThreshold: 20, window: 50}
       """;
 
   private static Recipe digits;
@@ -124,12 +138,28 @@ class RecipeTest {
     assertThat(objective.loss()).isEqualTo(new AdaptiveLoss(0.5, 0.01, Reduction.MEAN));
     assertThat(recipe.adamW()).isEqualTo(new AdamWConfig(0.8, 0.99, 1e-8, 0.1, 2));
     assertThat(recipe.learningRate())
-        .isEqualTo(new LearningRate(1e-4, 30, LearningRate.Kind.CONSTANT, 90, 0.1));
-    assertThat(recipe.average()).isEqualTo(new Ema(0.99, true));
+        .isEqualTo(new LearningRate(1e-4, 30, LearningRate.Kind.CONSTANT, 90, 0.1, 70));
+    assertThat(recipe.averages()).containsExactly(new Ema(0.99, true), new Ema(0.9, true));
     assertThat(recipe.data())
         .isEqualTo(
             new DataSection(DataSection.Format.IDX, "some folder", "some images", "some labels"));
-    assertThat(recipe.run()).isEqualTo(new RunSection(8, 90, -3, 0, 10, 1, Precision.FP64));
+    assertThat(recipe.run())
+        .isEqualTo(
+            new RunSection(
+                8,
+                90,
+                -3,
+                0,
+                10,
+                1,
+                Precision.FP64,
+                2,
+                30,
+                RunSection.OnSaveFailure.CONTINUE,
+                "some run",
+                true));
+    assertThat(recipe.guard().config())
+        .isEqualTo(new Guard.Config(Guard.Policy.ROLLBACK, 3, 0.25, 20, 50));
   }
 
   @Test
@@ -146,6 +176,10 @@ class RecipeTest {
                     "schedule.finalFraction=null",
                     "schedule.kind=cosine",
                     "ema.warmup=null",
+                    "ema.decay=0.5",
+                    "run.accumulate=null",
+                    "run.init=null",
+                    "guard=null",
                     "model.classes=0",
                     "data.labels=null"));
     assertThat(recipe.dit().norm()).isEqualTo(Norm.layer());
@@ -154,8 +188,12 @@ class RecipeTest {
     assertThat(recipe.objective(0).guidance().omega()).isEqualTo(2);
     assertThat(recipe.adamW().clipNorm()).isInfinite();
     assertThat(recipe.learningRate().finalFraction()).isZero();
-    assertThat(recipe.average().warmup()).isFalse();
-    assertThat(recipe.toYaml()).doesNotContain("lawR", "clipNorm", "labels", "null");
+    assertThat(recipe.averages()).containsExactly(new Ema(0.5, false));
+    assertThat(recipe.run().accumulate()).isEqualTo(1);
+    assertThat(recipe.guard().config())
+        .isEqualTo(new Guard.Config(Guard.Policy.STOP, 10, 0.5, Double.POSITIVE_INFINITY, 100));
+    assertThat(recipe.toYaml()).doesNotContain("lawR", "clipNorm", "labels", "null", "init:");
+    assertThat(recipe.toYaml()).contains("accumulate: 1", "window: 100"); // defaults are resolved
     assertThat(Recipe.parse("again", recipe.toYaml())).isEqualTo(recipe);
   }
 
@@ -250,10 +288,10 @@ class RecipeTest {
 
   @Test
   void aMissingKeyIsNamed() {
-    refused("batch: 8, ", "", "run.batch must be given, got nothing");
+    refused("  batch: 8\n", "", "run.batch must be given, got nothing");
     refused("  path: cosine", "  path: null", "flow.path must be given, got null");
     refused("  path: cosine", "  path:", "flow.path must be given, got null");
-    refused("ema: {decay: 0.99, warmup: true}\n", "", "ema must be given, got nothing");
+    refused("ema: {decay: [0.99, 0.9], warmup: true}\n", "", "ema must be given, got nothing");
     refused("  mean: -2\n", "\n", "flow.times.mean must be given for the law logit-normal");
     refused(
         "lawR: {law: uniform}", "lawR: {law: logit-normal, mean: 0}", "flow.times.lawR.std must");
@@ -277,6 +315,8 @@ class RecipeTest {
         "qkNorm: true  | qkNorm: 1        | model.qkNorm must be true or false, got 1",
         "warmup: true  | warmup: \"true\" | ema.warmup must be true or false, got \"true\"",
         "path: cosine  | path: 3          | flow.path must be a text, got 3",
+        "decay: [0.99, 0.9] | decay: [0.9, high] | ema.decay must be a number, got \"high\"",
+        "onSaveFailure: continue | onSaveFailure: retry | run.onSaveFailure must be one of stop",
         "norm: layer   | norm: none       | model.norm must be one of rms, layer, got \"none\"",
         "norm: layer   | norm: LAYER      | model.norm must be one of rms, layer, got \"LAYER\"",
         "norm: layer   | norm: 1          | model.norm must be one of rms, layer, got 1",
@@ -304,7 +344,19 @@ class RecipeTest {
         "beta2: 0.99   | beta2: 1       | optimizer.beta2 must be in [0, 1), got 1.0",
         "clipNorm: 2   | clipNorm: 0    | optimizer.clipNorm must be > 0, got 0.0",
         "warmupSteps: 30 | warmupSteps: -1 | schedule.warmupSteps must be >= 0, got -1",
-        "decay: 0.99   | decay: 1       | ema.decay must be in [0, 1), got 1.0",
+        "decay: [0.99, 0.9] | decay: 1  | ema.decay must be in [0, 1), got 1.0",
+        "decay: [0.99, 0.9] | decay: [0.9, -1] | ema.decay must be in [0, 1), got -1.0",
+        "decay: [0.99, 0.9] | decay: [] | ema.decay must have at least one value, got none",
+        "decay: [0.99, 0.9] | decay: [0.9, 0.90] | ema.decay must have different values",
+        "accumulate: 2 | accumulate: 0  | run.accumulate must be >= 1, got 0",
+        "accumulate: 2 | accumulate: 3  | run.batch must be a multiple of accumulate (3), got 8",
+        "keepEvery: 30 | keepEvery: -1  | run.keepEvery must be >= 0, got -1",
+        "limit: 3      | limit: -1      | guard.limit must be >= 0, got -1",
+        "rollbackFactor: 0.25 | rollbackFactor: 0 | guard.rollbackFactor must be in (0, 1]",
+        "spikeThreshold: 20 | spikeThreshold: 0 | guard.spikeThreshold must be > 0, got 0.0",
+        "window: 50    | window: 7      | guard.window must be >= 8, got 7",
+        "kind: constant, warmupSteps: 30, finalFraction: 0.1, referenceSteps: 70 | kind:"
+            + " inverse-root, warmupSteps: 1 | schedule.referenceSteps must be >= 1, got 0",
         "batch: 8      | batch: 0       | run.batch must be >= 1, got 0",
         "steps: 90     | steps: 0       | run.steps must be >= 1, got 0",
         "previewEvery: 0 | previewEvery: -1 | run.previewEvery must be >= 0, got -1",

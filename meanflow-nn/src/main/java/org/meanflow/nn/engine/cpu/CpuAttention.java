@@ -466,7 +466,7 @@ final class CpuAttention implements AttentionKernels {
         sum = sum.add(e);
         store(e, scores, i);
       }
-      float total = sum.reduceLanes(VectorOperators.ADD);
+      float total = Simd.sum(sum);
       Simd.set(inverses + (long) row * Float.BYTES, 1 / total);
     }
     for (int row = 0; row < rows; row++) {

@@ -9,6 +9,7 @@ import jdk.incubator.vector.IntVector;
 import jdk.incubator.vector.ShortVector;
 import jdk.incubator.vector.VectorOperators;
 import jdk.incubator.vector.VectorShape;
+import jdk.incubator.vector.VectorShuffle;
 import jdk.incubator.vector.VectorSpecies;
 
 /**
@@ -35,6 +36,10 @@ final class Simd {
   private static final VectorSpecies<Short> SHORTS =
       VectorSpecies.of(short.class, VectorShape.forBitSize(LANES * Short.SIZE));
   private static final VectorSpecies<Double> DOUBLES = DoubleVector.SPECIES_PREFERRED;
+  private static final VectorShuffle<Float> FOLD_8 = fold(8);
+  private static final VectorShuffle<Float> FOLD_4 = fold(4);
+  private static final VectorShuffle<Float> FOLD_2 = fold(2);
+  private static final VectorShuffle<Float> FOLD_1 = fold(1);
   private static final int HALF_NAN = 0x7fc0;
   private static final ByteOrder ORDER = ByteOrder.nativeOrder();
   private static final ValueLayout.OfFloat FLOAT = ValueLayout.JAVA_FLOAT_UNALIGNED;
@@ -192,13 +197,39 @@ final class Simd {
     return all(1f).div(exp(x.neg()).add(1f));
   }
 
+  /**
+   * Σ of the lanes, halves onto halves. {@code reduceLanes} leaves the order open, and takes one in
+   * interpreted and another in compiled code: so results would depend on when a loop is compiled,
+   * and no run could be repeated bit for bit.
+   */
+  static float sum(FloatVector x) {
+    FloatVector sum = x;
+    for (int lanes = LANES / 2; lanes > 8; lanes /= 2) {
+      sum = sum.add(sum.rearrange(fold(lanes)));
+    }
+    if (LANES > 8) {
+      sum = sum.add(sum.rearrange(FOLD_8));
+    }
+    if (LANES > 4) {
+      sum = sum.add(sum.rearrange(FOLD_4));
+    }
+    if (LANES > 2) {
+      sum = sum.add(sum.rearrange(FOLD_2));
+    }
+    return sum.add(sum.rearrange(FOLD_1)).lane(0);
+  }
+
+  private static VectorShuffle<Float> fold(int lanes) {
+    return VectorShuffle.fromOp(FLOATS, i -> (i + lanes) % LANES);
+  }
+
   /** Σ x over {@code length} floats, a multiple of a vector's. */
   static float sum(long x, int length) {
     FloatVector sum = FloatVector.zero(FLOATS);
     for (int i = 0; i < length; i += LANES) {
       sum = sum.add(load(x, i));
     }
-    return sum.reduceLanes(VectorOperators.ADD);
+    return sum(sum);
   }
 
   /** Σ x·y over {@code length} floats, a multiple of a vector's. */
@@ -207,7 +238,7 @@ final class Simd {
     for (int i = 0; i < length; i += LANES) {
       sum = load(x, i).fma(load(y, i), sum);
     }
-    return sum.reduceLanes(VectorOperators.ADD);
+    return sum(sum);
   }
 
   /** y += x, {@code length} floats, a multiple of a vector's. */
@@ -236,6 +267,10 @@ final class Simd {
       low = a.fma(a, low);
       high = b.fma(b, high);
     }
-    return low.add(high).reduceLanes(VectorOperators.ADD);
+    double sum = 0;
+    for (double lane : low.add(high).toArray()) {
+      sum += lane;
+    }
+    return sum;
   }
 }
