@@ -141,13 +141,14 @@ final class LibraryFinder {
         }
       }
     }
+    // The driver is no part of a toolkit: where it was looked for tells nothing.
+    String places =
+        library.equals(Library.DRIVER)
+            ? ""
+            : "looked where the loader does and in " + folders + "; ";
     throw new CudaException(
-        "%s not found: %s (looked where the loader does and in %s; -D%s=FILE names it)"
-            .formatted(
-                library.title,
-                String.join("; ", failures),
-                folders.isEmpty() ? "no other folder" : folders,
-                library.setting));
+        "%s not found: %s (%s-D%s=FILE names it)"
+            .formatted(library.title, String.join("; ", failures), places, library.setting));
   }
 
   private static Found explicit(Library library, String setting) {
