@@ -21,11 +21,13 @@ import org.junit.jupiter.api.io.TempDir;
 
 /**
  * Every kernel becomes machine code for current architectures, without spilling registers;
- * attention for heads of 64, with {@code -Dmeanflow.cuda.compileAll=true} for others, too.
+ * attention for heads of 64 in bfloat16, on one architecture in float32 and TF32 as well. With
+ * {@code -Dmeanflow.cuda.compileAll=true} attention in all variants.
  */
 class CudaCompilationTest {
   private static final List<String> ARCHITECTURES = List.of("sm_80", "sm_90", "sm_100");
   private static final List<Integer> HEAD_DIMENSIONS = List.of(16, 32, 64, 80, 96, 128);
+  private static final int BF16 = 2; // float32 is 0, TF32 1
   private static final boolean ALL = Boolean.getBoolean("meanflow.cuda.compileAll");
 
   private static final Pattern FUNCTION = Pattern.compile("Function properties for (\\w+)");
@@ -60,23 +62,28 @@ class CudaCompilationTest {
     try (Stream<Path> files = Files.list(EmulatedCuda.kernels())) {
       for (Path file : files.filter(path -> path.toString().endsWith(".cu")).sorted().toList()) {
         String source = file.getFileName().toString();
-        List<List<String>> variants = List.of(List.of());
-        if (source.equals("attention.cu")) {
-          variants = new ArrayList<>();
-          for (int arithmetic = 0; arithmetic < 3; arithmetic++) {
-            for (int d : ALL ? HEAD_DIMENSIONS : List.of(64)) {
-              variants.add(List.of("-DHEAD_DIM=" + d, "-DATTENTION=" + arithmetic));
-            }
-          }
-        }
-        for (List<String> defines : variants) {
-          for (String architecture : ARCHITECTURES) {
-            builds.add(new Build(source, architecture, defines));
+        for (String architecture : ARCHITECTURES) {
+          if (source.equals("attention.cu")) {
+            addVariants(builds, source, architecture);
+          } else {
+            builds.add(new Build(source, architecture, List.of()));
           }
         }
       }
     }
     return builds;
+  }
+
+  private static void addVariants(List<Build> builds, String source, String architecture) {
+    for (int arithmetic = 0; arithmetic <= BF16; arithmetic++) {
+      if (ALL || arithmetic == BF16 || architecture.equals("sm_90")) {
+        for (int d : ALL ? HEAD_DIMENSIONS : List.of(64)) {
+          builds.add(
+              new Build(
+                  source, architecture, List.of("-DHEAD_DIM=" + d, "-DATTENTION=" + arithmetic)));
+        }
+      }
+    }
   }
 
   private static String compile(Path nvcc, Build build, Path cubin) {
