@@ -1165,6 +1165,10 @@ void optimizer() {
         average(1),
         average(2),
         average(3),
+        (float *)nullptr,
+        (float *)nullptr,
+        (float *)nullptr,
+        (float *)nullptr,
         (const float *)onDevice.as<float>(),
         n);
     Doubles ep(n);

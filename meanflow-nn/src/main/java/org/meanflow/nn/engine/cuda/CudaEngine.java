@@ -44,7 +44,7 @@ public final class CudaEngine implements Engine {
             new CudaModulation(this, norm),
             new CudaAttention(this, norm),
             new CudaEmbedding(this),
-            new CudaOptimizer(this, elementwise));
+            new CudaOptimizer(this));
   }
 
   @Override

@@ -10,11 +10,9 @@ final class CudaOptimizer implements OptimizerKernels {
   private static final int AVERAGES = 4;
 
   private final CudaEngine engine;
-  private final CudaElementwise elementwise;
 
-  CudaOptimizer(CudaEngine engine, CudaElementwise elementwise) {
+  CudaOptimizer(CudaEngine engine) {
     this.engine = engine;
-    this.elementwise = elementwise;
   }
 
   @Override
@@ -62,8 +60,12 @@ final class CudaOptimizer implements OptimizerKernels {
       0,
       0
     };
-    int fused = Math.min(averages.length, AVERAGES);
-    for (int i = 0; i < fused; i++) {
+    if (averages.length > AVERAGES) {
+      throw new IllegalArgumentException(
+          "the cuda engine has up to %d moving averages, got %d"
+              .formatted(AVERAGES, averages.length));
+    }
+    for (int i = 0; i < averages.length; i++) {
       numbers[8 + i] = (float) (1 - averages[i].decay());
     }
     CudaTensor parameters = (CudaTensor) p;
@@ -86,13 +88,12 @@ final class CudaOptimizer implements OptimizerKernels {
         launch.i64(0);
       }
       for (int i = 0; i < AVERAGES; i++) {
-        launch.written(i < fused ? (CudaTensor) averages[i].average() : null);
+        launch.written(i < averages.length ? (CudaTensor) averages[i].average() : null);
+      }
+      for (int i = 0; i < AVERAGES; i++) {
+        launch.written(i < averages.length ? (CudaTensor) averages[i].remainder() : null);
       }
       launch.pointer(device).i64(n).launchFlat(n);
-    }
-    for (int i = fused; i < averages.length; i++) {
-      Tensor average = averages[i].average();
-      elementwise.combine(averages[i].decay(), average, 1 - averages[i].decay(), p, average);
     }
   }
 }

@@ -14,7 +14,8 @@ struct AdamWNumbers {
   float take[4];  // 1 − decay of each average
 };
 
-// AdamW, then the averages of the new parameters and their copy for products.
+// AdamW, then the averages of the new parameters and their copy for products. An average with a remainder loses nothing to
+// rounding: the remainder keeps what the sum could not.
 KERNEL __launch_bounds__(256) adamw(
     float *p,
     const float *g,
@@ -25,6 +26,10 @@ KERNEL __launch_bounds__(256) adamw(
     float *a1,
     float *a2,
     float *a3,
+    float *r0,
+    float *r1,
+    float *r2,
+    float *r3,
     const AdamWNumbers *numbers,
     i64 n) {
   AdamWNumbers u = *numbers;
@@ -34,9 +39,12 @@ KERNEL __launch_bounds__(256) adamw(
   Ref second{v, 0};
   Ref copy{compact, 1};
   Ref averages[4] = {{a0, 0}, {a1, 0}, {a2, 0}, {a3, 0}};
+  Ref remainders[4] = {{r0, 0}, {r1, 0}, {r2, 0}, {r3, 0}};
   bool wide = aligned<8>(parameters) && aligned<8>(gradients) && aligned<8>(first)
       && aligned<8>(second) && aligned<8>(copy) && aligned<8>(averages[0])
-      && aligned<8>(averages[1]) && aligned<8>(averages[2]) && aligned<8>(averages[3]);
+      && aligned<8>(averages[1]) && aligned<8>(averages[2]) && aligned<8>(averages[3])
+      && aligned<8>(remainders[0]) && aligned<8>(remainders[1]) && aligned<8>(remainders[2])
+      && aligned<8>(remainders[3]);
   for_each(n, wide, [&](auto width, i64 i) {
     constexpr int N = width.value;
     float pv[N];
@@ -61,7 +69,19 @@ KERNEL __launch_bounds__(256) adamw(
     }
 #pragma unroll
     for (int k = 0; k < 4; k++) {
-      if (averages[k]) {
+      if (averages[k] && remainders[k]) {
+        load(averages[k], i, gv);
+        load(remainders[k], i, mv);
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+          float y = mv[j] + u.take[k] * ((pv[j] - gv[j]) - mv[j]);
+          float sum = gv[j] + y;
+          mv[j] = y - (sum - gv[j]);
+          gv[j] = sum;
+        }
+        store(averages[k], i, gv);
+        store(remainders[k], i, mv);
+      } else if (averages[k]) {
         load(averages[k], i, gv);
 #pragma unroll
         for (int j = 0; j < N; j++) {
