@@ -37,7 +37,9 @@ final class TrainCommand implements Callable<Integer> {
   @Option(
       names = "--recipe",
       paramLabel = "NAME_OR_FILE",
-      description = "a shipped recipe (digits, mnist, fashion) or a .yaml file")
+      description =
+          "a shipped recipe (digits, mnist, fashion, cifar10, imagenet-latent-b4,"
+              + " imagenet-latent-xl2) or a .yaml file")
   private @Nullable String recipeName;
 
   @Option(
@@ -108,8 +110,8 @@ final class TrainCommand implements Callable<Integer> {
     Recipe recipe =
         (existing == null ? Recipe.load(Objects.requireNonNull(name)) : existing.recipe())
             .with(overrides());
-    ImageDataset dataset = recipe.dataset();
-    try (Engine engine = Engines.create(common.engine, recipe.run().precision())) {
+    try (ImageDataset dataset = recipe.dataset();
+        Engine engine = Engines.create(common.engine, recipe.run().precision())) {
       RunDirectory directory =
           existing != null ? existing : RunDirectory.create(root(name), recipe);
       TrainingRun.Outcome outcome =

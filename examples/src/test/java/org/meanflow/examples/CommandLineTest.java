@@ -2,6 +2,8 @@ package org.meanflow.examples;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.json.JsonMapper;
 import java.io.IOException;
 import java.io.PrintWriter;
 import java.io.StringWriter;
@@ -308,6 +310,43 @@ class CommandLineTest {
     try (Stream<Path> made = Files.list(folder)) {
       assertThat(made.map(path -> path.getFileName().toString())).doesNotContain("d1", "d2", "d3");
     }
+  }
+
+  @Test
+  void benchPrintsOneLine() throws IOException {
+    Path rows = folder.resolve("rows.jsonl");
+    Result result =
+        meanflow(
+            "bench",
+            "--engine=nd4j",
+            "--what=sample",
+            "--profile",
+            "--warmup=1",
+            "--iters=2",
+            "--append=" + rows);
+
+    assertThat(result.status).isZero();
+    assertThat(result.out.lines()).hasSize(1);
+    JsonNode line = new JsonMapper().readTree(result.out);
+    assertThat(line.path("config").asText()).isEqualTo("digits");
+    assertThat(line.path("engine").asText()).isEqualTo("nd4j");
+    assertThat(line.path("precision").asText()).isEqualTo("fp32");
+    assertThat(line.path("iters").asInt()).isEqualTo(2);
+    assertThat(line.path("threads").asInt()).isPositive();
+    double milliseconds = line.path("ms_median").asDouble();
+    assertThat(line.path("ms_min").asDouble()).isPositive().isLessThanOrEqualTo(milliseconds);
+    assertThat(line.path("images_per_s").asDouble() * milliseconds / 64e3).isBetween(0.99, 1.01);
+    assertThat(line.path("gflops").asDouble() * milliseconds / 5.34e3).isBetween(0.95, 1.05);
+    assertThat(result.err).contains("Attention").contains("GFLOP/s");
+    assertThat(rows).hasContent(result.out);
+  }
+
+  @Test
+  void benchRefusesWhatItCannotMeasure() {
+    assertFails(meanflow("bench", "--config", "nothing"), 2, "nothing", "mnist-s2");
+    assertFails(meanflow("bench", "--what", "trainer", "--profile"), 2, "--profile");
+    assertFails(meanflow("bench", "--iters", "-1"), 2, "--iters");
+    assertFails(meanflow("bench", "--engine", "nd4j", "--precision", "bf16"), 1, "bf16", "nd4j");
   }
 
   @Test

@@ -17,6 +17,8 @@ import org.meanflow.nn.autodiff.ParameterStore;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.OptimizerKernels;
 import org.meanflow.nn.engine.Tensor;
+import org.meanflow.train.data.BatchLoader;
+import org.meanflow.train.data.DataException;
 import org.meanflow.train.data.DataOrder;
 import org.meanflow.train.data.ImageDataset;
 import org.meanflow.train.optim.AdamWConfig;
@@ -40,7 +42,7 @@ public final class Trainer implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Trainer.class);
 
   private final Engine engine;
-  private final ImageDataset data;
+  private final BatchLoader loader;
   private final Settings settings;
   private final DataOrder order;
   private final VelocityNetwork network;
@@ -143,7 +145,6 @@ public final class Trainer implements AutoCloseable {
       Settings settings,
       GradientReducer reducer) {
     this.engine = engine;
-    this.data = data;
     this.settings = settings;
     this.network = network;
     this.reducer = reducer;
@@ -151,6 +152,8 @@ public final class Trainer implements AutoCloseable {
     this.parts = settings.accumulate() * reducer.size();
     Settings.requireMultiple(settings.batch(), parts, "accumulate times the number of devices");
     this.order = new DataOrder(settings.seed(), data.size(), settings.batch() / parts);
+    this.loader =
+        new BatchLoader(data, this::samples, settings.seed(), engine.precision().dataType());
     this.parameters = ParameterStore.initialized(engine, network.parameters(), settings.seed());
     this.averages =
         settings.averages().stream().map(ema -> new MovingAverage(ema, parameters)).toList();
@@ -163,10 +166,12 @@ public final class Trainer implements AutoCloseable {
    * Takes one step. A step that the guard skips counts, but changes nothing else.
    *
    * @return what it measured
+   * @throws DataException if the data of the step cannot be read; then everything is as before
    * @throws BadStepException if the guard refuses the step for another reason than to skip it; then
    *     everything but the guard is as before
    */
-  public StepReport step() {
+  public StepReport step() throws DataException {
+    double waited = loader.secondsWaited();
     Evaluation evaluation = evaluate();
     double norm = Double.NaN;
     if (evaluation.isFinite()) {
@@ -187,7 +192,8 @@ public final class Trainer implements AutoCloseable {
       case ROLLBACK -> throw new BadStepException(step, problem(evaluation, norm, spike), true);
       case STOP -> throw new BadStepException(step, problem(evaluation, norm, spike), false);
     }
-    StepReport report = new StepReport(step, epoch(), evaluation.loss, error, rate, norm);
+    waited = loader.secondsWaited() - waited;
+    StepReport report = new StepReport(step, epoch(), evaluation.loss, error, rate, norm, waited);
     step++;
     return report;
   }
@@ -210,7 +216,7 @@ public final class Trainer implements AutoCloseable {
     }
   }
 
-  private Evaluation evaluate() {
+  private Evaluation evaluate() throws DataException {
     parameters.clearGradients();
     MeanFlowObjective objective = settings.objective().apply(step);
     int count = settings.accumulate();
@@ -221,8 +227,8 @@ public final class Trainer implements AutoCloseable {
     double largest = Double.NEGATIVE_INFINITY;
     for (int micro = 0; micro < count; micro++) {
       int part = reducer.rank() * count + micro;
-      int[] indices = order.indices(step * parts + part);
-      ImageDataset.Batch batch = data.batch(indices, engine.precision().dataType());
+      ImageDataset.Batch batch = loader.take(step * count + micro);
+      int[] indices = samples(step * count + micro).indices();
       try (MeanFlowObjective.Result result =
           objective.evaluate(field, batch.x(), batch.labels(), settings.seed(), step, part)) {
         Loss loss = result.loss();
@@ -251,6 +257,12 @@ public final class Trainer implements AutoCloseable {
     reducer.average(sums);
     return new Evaluation(
         sums[0], sums[1], brokenLayer, broken.isEmpty() ? List.of(worst) : broken);
+  }
+
+  /** The samples of this device's micro-batches, one after the other. */
+  private DataOrder.Samples samples(long number) {
+    int count = settings.accumulate();
+    return order.samples(number / count * parts + reducer.rank() * (long) count + number % count);
   }
 
   private void apply(double rate, double norm) {
@@ -383,6 +395,7 @@ public final class Trainer implements AutoCloseable {
 
   @Override
   public void close() {
+    loader.close();
     parameters.close();
     averages.forEach(MovingAverage::close);
     firstMoments.close();

@@ -27,7 +27,6 @@ import org.meanflow.train.recipe.Recipe;
 import org.meanflow.train.recipe.RunSection;
 import org.meanflow.train.run.Environment;
 import org.meanflow.train.run.Metrics;
-import org.meanflow.train.run.MetricsLog;
 import org.meanflow.train.run.RunDirectory;
 import org.nd4j.linalg.api.ndarray.INDArray;
 import org.slf4j.Logger;
@@ -42,6 +41,7 @@ public final class TrainingRun {
   private static final long PREVIEW_SEED = 0;
   private static final int PREVIEW_ROWS = 8;
   private static final int UNLABELLED_COLUMNS = 8;
+  private static final int MOST_COLUMNS = 10;
   private static final int PREVIEW_BATCH = 40;
   private static final int PREVIEW_SCALE = 2;
 
@@ -162,30 +162,36 @@ public final class TrainingRun {
     long steps = recipe.run().steps();
     long start = trainer.stepsTaken();
     log.info("{} of {} steps to go in {}", steps - trainer.stepsTaken(), steps, directory.root());
-    try (MetricsLog metricsLog = MetricsLog.resume(directory.metrics(), trainer.stepsTaken());
-        ProgressBar bar = Progress.bar("training", steps)) {
-      bar.stepTo(trainer.stepsTaken());
+    try (RunLog runLog = RunLog.resume(directory, trainer.stepsTaken());
+        ProgressBar bar = Progress.bar("train", trainer.stepsTaken(), steps)) {
       while (trainer.stepsTaken() < steps && !stop.requested()) {
         long startTime = System.nanoTime();
         StepReport report = trainer.step();
         Metrics metrics = metrics(report, (System.nanoTime() - startTime) * 1e-9);
-        attempt("metrics", () -> metricsLog.append(metrics));
+        attempt("metrics", () -> runLog.append(metrics));
         long done = trainer.stepsTaken();
         bar.stepTo(done);
-        bar.setExtraMessage(
-            String.format(
-                Locale.ROOT, " loss %.4f mse %.4f", report.loss(), report.meanSquaredError()));
-        if (isDue(done, recipe.run().previewEvery()) && done < steps) {
-          attempt("samples", () -> preview(trainer));
+        bar.setExtraMessage(message(metrics));
+        boolean previewDue = isDue(done, recipe.run().previewEvery()) && done < steps;
+        boolean checkpointDue = isDue(done, recipe.run().checkpointEvery()) && done < steps;
+        if (previewDue) {
+          attempt("samples", () -> preview(trainer, runLog));
         }
-        if (isDue(done, recipe.run().checkpointEvery()) && done < steps) {
-          attempt("checkpoint", () -> save(trainer, metricsLog));
+        if (checkpointDue) {
+          attempt("checkpoint", () -> save(trainer, runLog));
+        }
+        if (previewDue || checkpointDue) {
+          attempt("report", runLog::report);
         }
       }
       if (trainer.stepsTaken() > start
           || !Files.exists(directory.checkpoint(trainer.stepsTaken()))) {
-        require("checkpoint", () -> save(trainer, metricsLog));
+        require("checkpoint", () -> save(trainer, runLog));
       }
+      if (trainer.stepsTaken() == steps && !Files.exists(directory.sample(steps))) {
+        attempt("samples", () -> preview(trainer, runLog));
+      }
+      attempt("report", runLog::report);
     }
     if (trainer.stepsTaken() < steps) {
       log.info(
@@ -194,9 +200,18 @@ public final class TrainingRun {
           directory.root());
       return Outcome.INTERRUPTED;
     }
-    preview(trainer);
     log.info("finished; the run is in {}", directory.root());
     return Outcome.FINISHED;
+  }
+
+  private static String message(Metrics metrics) {
+    return String.format(
+        Locale.ROOT,
+        " loss %.3f lr %.0e %.0f img/s mse %.4f", // 80 columns have room up to mse
+        metrics.loss(),
+        metrics.lr(),
+        metrics.imagesPerSecond(),
+        metrics.mse());
   }
 
   /** Something that writes. */
@@ -260,6 +275,7 @@ public final class TrainingRun {
         report.gradientNorm(),
         1 / seconds,
         recipe.run().batch() / seconds,
+        report.dataWait(),
         report.epoch(),
         Instant.now());
   }
@@ -268,8 +284,8 @@ public final class TrainingRun {
     return every > 0 && done % every == 0;
   }
 
-  private void save(Trainer trainer, MetricsLog metricsLog) throws IOException {
-    metricsLog.force(); // no checkpoint is ahead of the metrics
+  private void save(Trainer trainer, RunLog runLog) throws IOException {
+    runLog.force(); // no checkpoint is ahead of the metrics
     Path folder = directory.checkpoint(trainer.stepsTaken());
     Checkpoint.write(folder, trainer, recipe.toYaml());
     directory.keepCheckpoints(recipe.run().keepCheckpoints(), recipe.run().keepEvery());
@@ -282,10 +298,17 @@ public final class TrainingRun {
     }
   }
 
-  /** One-step samples from the moving average, from the same noise each time. */
-  private void preview(Trainer trainer) throws IOException {
-    int columns = model.classes() > 0 ? model.classes() : UNLABELLED_COLUMNS;
-    int[] labels = model.classes() > 0 ? IntStream.range(0, model.classes()).toArray() : null;
+  /**
+   * One-step samples from the moving average, from the same noise each time, of the first classes.
+   * Latents cannot be seen without their decoder.
+   */
+  private void preview(Trainer trainer, RunLog runLog) throws IOException {
+    if (model.channels() != 1 && model.channels() != 3) {
+      return;
+    }
+    int classes = Math.min(model.classes(), MOST_COLUMNS);
+    int columns = classes > 0 ? classes : UNLABELLED_COLUMNS;
+    int[] labels = classes > 0 ? IntStream.range(0, classes).toArray() : null;
     SamplingPipeline pipeline =
         new SamplingPipeline(
             trainer.averagedField(),
@@ -298,6 +321,7 @@ public final class TrainingRun {
           pipeline.generate(columns * PREVIEW_ROWS, labels, PREVIEW_SEED, ProgressListener.NONE);
       new ImageGrid(columns, 2, PREVIEW_SCALE)
           .writePng(directory.sample(trainer.stepsTaken()), images);
+      runLog.sampled(trainer.stepsTaken());
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
     }

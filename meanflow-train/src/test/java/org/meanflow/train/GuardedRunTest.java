@@ -52,7 +52,7 @@ class GuardedRunTest {
 
   /** Something is wrong with the batches of some steps. */
   private static final class Disturbed implements ImageDataset {
-    private final ImageDataset data = new TinyRun.Greys(false);
+    private final TinyRun.Greys data = new TinyRun.Greys(false);
     private final DataOrder order = new DataOrder(1, 20, 6);
     private final Consumer<INDArray> disturbance;
     private final List<Integer> steps;

@@ -164,6 +164,7 @@ public final class BenchCommand implements Callable<Integer> {
     boolean guided = guidance == Switch.ON;
     Profile watcher = profile ? new Profile() : null;
     Engine computing = watcher == null ? engine : watcher.watch(engine);
+    OtherProcesses others = new OtherProcesses();
     Timings timings =
         switch (what) {
           case STEP -> timed(new Workload.Step(config, computing, guided, watcher), watcher);
@@ -180,6 +181,10 @@ public final class BenchCommand implements Callable<Integer> {
     line.put("images_per_s", rounded(config.batch() / timings.median() * 1e3, 2));
     line.put("gflop_per_step", rounded(gflop, 4));
     line.put("gflops", rounded(gflop / timings.median() * 1e3, 1));
+    Double otherCores = others.cores();
+    if (otherCores != null) {
+      line.put("others_cores", rounded(otherCores, 2));
+    }
     if (watcher != null) {
       reportProfile(watcher, engine, timings.count(), line);
     }

@@ -5,7 +5,8 @@ import java.net.URISyntaxException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.concurrent.TimeUnit;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 
@@ -28,22 +29,31 @@ final class Surroundings {
     }
   }
 
-  /** The commit that this class was built from, as git names it; {@code null} where unknown. */
+  /**
+   * The commit that the sources of this class belong to, and whether sources were changed since;
+   * {@code null} where unknown.
+   */
   static @Nullable String commit() {
+    String head = git("rev-parse", "--short", "HEAD");
+    String changed = git("status", "--porcelain", "--", ":/*.java", ":/*.xml", ":/*.args");
+    return head == null || changed == null ? null : head + (changed.isEmpty() ? "" : "-dirty");
+  }
+
+  private static @Nullable String git(String... arguments) {
     try {
       Path classes =
           Path.of(Surroundings.class.getProtectionDomain().getCodeSource().getLocation().toURI());
       Path folder = Files.isDirectory(classes) ? classes : classes.getParent();
+      List<String> command = new ArrayList<>(List.of("git"));
+      command.addAll(List.of(arguments));
       Process git =
-          new ProcessBuilder("git", "describe", "--always", "--dirty", "--exclude=*")
+          new ProcessBuilder(command)
               .directory(folder == null ? null : folder.toFile())
               .redirectError(ProcessBuilder.Redirect.DISCARD)
               .start();
       String answer =
           new String(git.getInputStream().readAllBytes(), StandardCharsets.UTF_8).strip();
-      return git.waitFor(5, TimeUnit.SECONDS) && git.exitValue() == 0 && !answer.isEmpty()
-          ? answer
-          : null;
+      return git.waitFor() == 0 ? answer : null;
     } catch (IOException | URISyntaxException e) {
       return null;
     } catch (InterruptedException e) {

@@ -1,6 +1,5 @@
 package org.meanflow.examples.bench;
 
-import java.util.List;
 import java.util.stream.IntStream;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.core.field.TrainableVelocity;
@@ -24,12 +23,14 @@ import org.meanflow.sample.MeanFlowSampler;
 import org.meanflow.sample.ProgressListener;
 import org.meanflow.sample.SamplingPipeline;
 import org.meanflow.train.Trainer;
+import org.meanflow.train.data.DataException;
 import org.meanflow.train.data.ImageDataset;
 import org.meanflow.train.optim.AdamWConfig;
 import org.meanflow.train.optim.Ema;
 import org.meanflow.train.optim.LearningRate;
 import org.nd4j.linalg.api.buffer.DataType;
 import org.nd4j.linalg.api.ndarray.INDArray;
+import org.nd4j.linalg.indexing.NDArrayIndex;
 
 /** What is timed, on random weights. */
 interface Workload extends AutoCloseable {
@@ -130,7 +131,11 @@ interface Workload extends AutoCloseable {
 
     @Override
     public void run() {
-      trainer.step();
+      try {
+        trainer.step();
+      } catch (DataException e) {
+        throw new AssertionError("images in memory", e);
+      }
     }
 
     @Override
@@ -204,17 +209,25 @@ interface Workload extends AutoCloseable {
     return parameters;
   }
 
-  /** Normal numbers of standard deviation 0.02, around 1 for the gains of a normalisation. */
+  /**
+   * Normal numbers of standard deviation 0.02, around 1 for the gains of a normalisation. A million
+   * of them, used again and again from another one on: a hundred million would take long, and leave
+   * garbage that {@code peak_rss_mb} shows.
+   */
   private static void randomize(ParameterStore parameters) {
-    List<Parameter> all = parameters.layout().parameters();
-    for (int i = 0; i < all.size(); i++) {
-      Parameter parameter = all.get(i);
-      INDArray values =
-          new RandomStream(0, i, Purpose.INITIALISATION)
-              .normalArray(DataType.FLOAT, parameter.shape())
-              .muli(0.02);
-      parameters.write(
-          parameter, parameter.name().endsWith("_norm.weight") ? values.addi(1) : values);
+    RandomStream random = new RandomStream(0, 0, Purpose.INITIALISATION);
+    INDArray numbers = random.normalArray(DataType.FLOAT, 1 << 20).muli(0.02);
+    Engine engine = parameters.engine();
+    for (Parameter parameter : parameters.layout().parameters()) {
+      Tensor value = parameters.value(parameter);
+      boolean gain = parameter.name().endsWith("_norm.weight");
+      for (long done = 0; done < value.size(); ) {
+        long from = random.nextInt((int) numbers.length());
+        long count = Math.min(numbers.length() - from, value.size() - done);
+        INDArray some = numbers.get(NDArrayIndex.interval(from, from + count));
+        engine.write(gain ? some.add(1) : some, value.view(done, count));
+        done += count;
+      }
     }
   }
 

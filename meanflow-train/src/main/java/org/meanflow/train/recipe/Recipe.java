@@ -43,12 +43,15 @@ public record Recipe(
     @Default("{}") GuardSection guard) {
 
   /** Recipes in the resource folder {@code recipes}; each is one file and one word here. */
-  private static final List<String> SHIPPED = List.of("digits", "fashion", "mnist");
+  private static final List<String> SHIPPED =
+      List.of("cifar10", "digits", "fashion", "imagenet-latent-b4", "imagenet-latent-xl2", "mnist");
+
+  private static final int MOST_BYTES = 1 << 16;
 
   /** Refuses an impossible network, and one with classes for data without labels. */
   public Recipe {
     int classes = model.dit().classes();
-    if (classes > 0 && data.labels() == null) {
+    if (classes > 0 && !data.labelled()) {
       throw new IllegalArgumentException(
           "model.classes must be 0 where data.labels is not given, got " + classes);
     }
@@ -95,7 +98,13 @@ public record Recipe(
 
   private static String text(Path file) throws RecipeException {
     try {
+      if (Files.size(file) > MOST_BYTES) {
+        throw new RecipeException(
+            file.toString(), "is no recipe: it has more than %d bytes".formatted(MOST_BYTES));
+      }
       return Files.readString(file);
+    } catch (RecipeException e) {
+      throw e;
     } catch (NoSuchFileException e) {
       throw new RecipeException(file.toString(), "there is no such file", e);
     } catch (IOException e) {
@@ -193,15 +202,16 @@ public record Recipe(
   /**
    * Reads the data set and checks that the network fits it.
    *
-   * @return the data set
+   * @return the data set, to be closed
    * @throws DataException if a file is missing or damaged, or a label is not below {@code
    *     model.classes}
    * @throws RecipeException if the images have another shape than the model
    */
   public ImageDataset dataset() throws DataException, RecipeException {
-    ImageDataset dataset = data.read(model.classes());
+    ImageDataset dataset = data.read(model);
     long[] expected = {model.channels(), model.imageSize(), model.imageSize()};
     if (!Arrays.equals(dataset.imageShape(), expected)) {
+      dataset.close();
       throw new RecipeException(
           data.images(),
           "images must have the shape that model.channels and model.imageSize say, %s, got %s"

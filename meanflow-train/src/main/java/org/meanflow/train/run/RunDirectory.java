@@ -17,6 +17,9 @@ import java.util.Comparator;
 import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
+import java.util.SortedMap;
+import java.util.TreeMap;
+import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.stream.Stream;
 import org.meanflow.nn.weights.AtomicFile;
@@ -32,6 +35,8 @@ import org.meanflow.train.recipe.RecipeException;
  * metrics.jsonl              see {@link MetricsLog}
  * samples/step_000500.png    grids of samples
  * checkpoints/step_000500    folders of checkpoints
+ * tensorboard/               see {@link TensorBoardLog}
+ * report.html                see {@link org.meanflow.train.report.Report}
  * </pre>
  *
  * A step in a name is the number of steps done.
@@ -41,8 +46,10 @@ public final class RunDirectory {
       DateTimeFormatter.ofPattern("yyyyMMdd-HHmmss", Locale.ROOT);
   private static final String PREFIX = "step_";
   private static final Pattern CHECKPOINT = Pattern.compile(PREFIX + "[0-9]{1,18}");
+  private static final Pattern SAMPLE = Pattern.compile(PREFIX + "([0-9]{1,18})\\.png");
   private static final Pattern LEFTOVER =
-      Pattern.compile("\\.(config\\.yaml|environment\\.json|metrics\\.jsonl|step_.*)\\..*");
+      Pattern.compile(
+          "\\.(config\\.yaml|environment\\.json|metrics\\.jsonl|report\\.html|step_.*)\\..*");
   private static final String CONFIG = "config.yaml";
   private static final String ENVIRONMENT = "environment.json";
   private static final JsonMapper JSON = new JsonMapper();
@@ -239,6 +246,47 @@ public final class RunDirectory {
    */
   public Path sample(long step) {
     return samples().resolve(name(step) + ".png");
+  }
+
+  /**
+   * The grids that were drawn.
+   *
+   * @return their files by step
+   * @throws IOException if the folder cannot be read
+   */
+  public SortedMap<Long, Path> drawnSamples() throws IOException {
+    SortedMap<Long, Path> drawn = new TreeMap<>();
+    try (Stream<Path> files = Files.list(samples())) {
+      for (Path file : (Iterable<Path>) files::iterator) {
+        Matcher name = SAMPLE.matcher(file.getFileName().toString());
+        if (name.matches() && Files.isRegularFile(file)) {
+          drawn.put(Long.parseLong(name.group(1)), file);
+        }
+      }
+    }
+    return drawn;
+  }
+
+  /**
+   * Deletes the grids of steps that were lost.
+   *
+   * @param step the last step whose grid is kept
+   * @throws IOException if one cannot be deleted
+   */
+  public void discardSamplesAfter(long step) throws IOException {
+    for (Path file : drawnSamples().tailMap(step + 1).values()) {
+      Files.delete(file);
+    }
+  }
+
+  /** {@return the folder of the event files for TensorBoard} */
+  public Path tensorboard() {
+    return root.resolve("tensorboard");
+  }
+
+  /** {@return the file of the report} */
+  public Path report() {
+    return root.resolve("report.html");
   }
 
   /** {@return the folder of the checkpoints} */

@@ -36,6 +36,10 @@ import org.meanflow.nn.engine.Precision;
 import org.meanflow.nn.layer.PositionTable;
 import org.meanflow.train.Guard;
 import org.meanflow.train.data.DataException;
+import org.meanflow.train.data.HorizontalFlip;
+import org.meanflow.train.data.ImageDataset;
+import org.meanflow.train.data.ImageFolderDataset;
+import org.meanflow.train.data.LatentForm;
 import org.meanflow.train.optim.AdamWConfig;
 import org.meanflow.train.optim.Ema;
 import org.meanflow.train.optim.LearningRate;
@@ -76,7 +80,7 @@ class RecipeTest {
       optimizer: {rate: 1e-4, beta1: 0.8, beta2: 0.99, epsilon: 1.0e-8, weightDecay: 0.1, clipNorm: 2}
       schedule: {kind: constant, warmupSteps: 30, finalFraction: 0.1, referenceSteps: 70}
       ema: {decay: [0.99, 0.9], warmup: true}
-      data: {format: idx, folder: some folder, images: some images, labels: some labels}
+      data: {format: idx, folder: some folder, images: some images, labels: some labels, flip: true}
       run:
         batch: 8
         steps: 90
@@ -142,7 +146,8 @@ class RecipeTest {
     assertThat(recipe.averages()).containsExactly(new Ema(0.99, true), new Ema(0.9, true));
     assertThat(recipe.data())
         .isEqualTo(
-            new DataSection(DataSection.Format.IDX, "some folder", "some images", "some labels"));
+            new DataSection(
+                DataSection.Format.IDX, "some folder", "some images", "some labels", true, null));
     assertThat(recipe.run())
         .isEqualTo(
             new RunSection(
@@ -274,7 +279,8 @@ class RecipeTest {
     assertThatThrownBy(() -> Recipe.load("digit"))
         .isInstanceOf(RecipeException.class)
         .hasMessage(
-            "recipe digit: is unknown; known are digits, fashion, mnist, or name a .yaml file");
+            "recipe digit: is unknown; known are cifar10, digits, fashion, imagenet-latent-b4,"
+                + " imagenet-latent-xl2, mnist, or name a .yaml file");
   }
 
   @Test
@@ -363,6 +369,9 @@ class RecipeTest {
         "checkpointEvery: 10 | checkpointEvery: -1 | run.checkpointEvery must be >= 0, got -1",
         "keepCheckpoints: 1 | keepCheckpoints: 0 | run.keepCheckpoints must be >= 1, got 0",
         "labels: some labels | labels: null | model.classes must be 0 where data.labels is not",
+        "format: idx   | format: cifar10 | data.labels must be left out unless data.format is idx",
+        "labels: some labels | latents: {content: latents} | data.latents must be given if, and"
+            + " only",
       })
   void aValueOutOfRangeIsRefused(String line, String changed, String message) {
     refused(line, changed, message);
@@ -455,6 +464,72 @@ class RecipeTest {
     assertThatThrownBy(() -> recipe.with(List.of("data.folder=null")).dataset())
         .isInstanceOf(DataException.class)
         .hasMessageContaining("--data");
+  }
+
+  @Test
+  void latentsSayHowTheyAreNormalised() throws RecipeException {
+    List<String> overrides =
+        List.of(
+            "data.format=latents",
+            "data.labels=",
+            "data.latents={content: mean-logvar, mean: [0.5, 1, -2], std: 3, scale: 0.18215}");
+    LatentForm form = Recipe.parse("full", FULL).with(overrides).data().latents();
+    assertThat(form)
+        .isEqualTo(
+            new LatentForm(
+                LatentForm.Content.MEAN_LOGVAR, 0.18215, List.of(0.5, 1.0, -2.0), List.of(3.0)));
+    assertThatThrownBy(() -> digits.with(overrides).with(List.of("data.latents.std=[1, 0, 1]")))
+        .hasMessageContaining("data.latents.std must be finite and > 0, got [1.0, 0.0, 1.0]");
+    assertThatThrownBy(() -> digits.with(overrides).with(List.of("data.latents.std=[1, wide]")))
+        .hasMessageContaining("data.latents.std must be a number, got \"wide\"");
+    assertThatThrownBy(() -> digits.with(overrides).with(List.of("data.latents=null")))
+        .hasMessageContaining("data.latents must be given if, and only if, data.format is latents");
+  }
+
+  @Test
+  void cifarIsReadFromRecordsOrFolders() throws IOException {
+    Recipe recipe = Recipe.load("cifar10").with(List.of("data.folder=" + directory));
+    Files.write(directory.resolve("data_batch_1.bin"), new byte[2 * 3073]);
+    Files.write(directory.resolve("data_batch_2.bin"), new byte[3073]);
+    Files.write(directory.resolve("test_batch.bin"), new byte[3073]);
+    try (ImageDataset dataset = recipe.dataset()) {
+      assertThat(dataset).isInstanceOf(HorizontalFlip.class);
+      assertThat(dataset.size()).isEqualTo(3);
+      assertThat(dataset.imageShape()).containsExactly(3, 32, 32);
+    }
+    Path folder = Files.createDirectories(directory.resolve("train/cat"));
+    Files.write(folder.resolve("x.png"), new byte[1]);
+    List<String> pictures =
+        List.of("data.format=image-folder", "data.images=train", "data.flip=null");
+    try (ImageDataset dataset = recipe.with(pictures).dataset()) {
+      assertThat(dataset).isInstanceOf(ImageFolderDataset.class);
+      assertThat(dataset.size()).isEqualTo(1);
+      assertThat(dataset.classes()).isEqualTo(10);
+    }
+  }
+
+  @Test
+  void latentsHaveThePapersSettings() throws RecipeException {
+    for (String name : List.of("imagenet-latent-b4", "imagenet-latent-xl2")) {
+      Recipe recipe = Recipe.load(name);
+      boolean large = name.endsWith("xl2");
+      assertThat(recipe.dit()).isEqualTo(DiTConfig.preset(large ? "XL/2" : "B/4", 4, 32, 1000));
+      Guidance guidance = recipe.objective(0).guidance();
+      // arXiv 2505.13447: an effective scale ω / (1 − κ) of 2 in table 5, of 2.5 in table 4.
+      assertThat(Math.abs(guidance.omega() / (1 - guidance.kappa()) - (large ? 2.5 : 2)))
+          .isLessThan(1e-9);
+      assertThat(recipe.objective(0).times()).isEqualTo(TimePairSampler.paper());
+      assertThat(recipe.objective(0).loss()).isEqualTo(new AdaptiveLoss(1, 1e-2, Reduction.SUM));
+      assertThat(recipe.adamW().beta2()).isEqualTo(0.95);
+    }
+  }
+
+  @Test
+  void aRecipeIsNoLargeFile() throws IOException {
+    Path file = Files.writeString(directory.resolve("large.yaml"), FULL + " ".repeat(1 << 16));
+    assertThatThrownBy(() -> Recipe.load(file.toString()))
+        .isInstanceOf(RecipeException.class)
+        .hasMessage(file + ": is no recipe: it has more than 65536 bytes");
   }
 
   private static void refused(String line, String changed, String message) {

@@ -3,7 +3,6 @@ package org.meanflow.nn.engine.cpu;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
-import jdk.incubator.vector.DoubleVector;
 import jdk.incubator.vector.FloatVector;
 import jdk.incubator.vector.IntVector;
 import jdk.incubator.vector.ShortVector;
@@ -35,11 +34,14 @@ final class Simd {
   private static final VectorSpecies<Integer> INTS = IntVector.SPECIES_PREFERRED;
   private static final VectorSpecies<Short> SHORTS =
       VectorSpecies.of(short.class, VectorShape.forBitSize(LANES * Short.SIZE));
-  private static final VectorSpecies<Double> DOUBLES = DoubleVector.SPECIES_PREFERRED;
   private static final VectorShuffle<Float> FOLD_8 = fold(8);
   private static final VectorShuffle<Float> FOLD_4 = fold(4);
   private static final VectorShuffle<Float> FOLD_2 = fold(2);
   private static final VectorShuffle<Float> FOLD_1 = fold(1);
+
+  /** Vectors whose squares are summed in float32: few, so that little is lost. */
+  private static final int SQUARES_BLOCK = 8;
+
   private static final int HALF_NAN = 0x7fc0;
   private static final ByteOrder ORDER = ByteOrder.nativeOrder();
   private static final ValueLayout.OfFloat FLOAT = ValueLayout.JAVA_FLOAT_UNALIGNED;
@@ -256,20 +258,13 @@ final class Simd {
     }
   }
 
-  /** Σ x² in float64 over {@code length} floats, a multiple of a vector's. */
+  /** Σ x² over {@code length} floats, a multiple of a vector's: in float64 of blocks of vectors. */
   static double squares(long x, int length) {
-    DoubleVector low = DoubleVector.zero(DOUBLES);
-    DoubleVector high = DoubleVector.zero(DOUBLES);
-    for (int i = 0; i < length; i += LANES) {
-      FloatVector v = load(x, i);
-      DoubleVector a = (DoubleVector) v.convertShape(VectorOperators.F2D, DOUBLES, 0);
-      DoubleVector b = (DoubleVector) v.convertShape(VectorOperators.F2D, DOUBLES, 1);
-      low = a.fma(a, low);
-      high = b.fma(b, high);
-    }
     double sum = 0;
-    for (double lane : low.add(high).toArray()) {
-      sum += lane;
+    for (int block = 0; block < length; block += SQUARES_BLOCK * LANES) {
+      int floats = Math.min(SQUARES_BLOCK * LANES, length - block);
+      long row = x + (long) block * Float.BYTES;
+      sum += dot(row, row, floats);
     }
     return sum;
   }

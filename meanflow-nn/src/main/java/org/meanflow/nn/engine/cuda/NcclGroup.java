@@ -13,6 +13,7 @@ import org.meanflow.nn.engine.cuda.LibraryFinder.Found;
  */
 public final class NcclGroup implements AutoCloseable {
   private static final int FLOAT32 = 7;
+  private static final int FLOAT64 = 8;
   private static final int AVERAGE = 4;
 
   private final NcclApi nccl;
@@ -60,19 +61,35 @@ public final class NcclGroup implements AutoCloseable {
     if (gradients.bfloat16) {
       throw new IllegalArgumentException("compact tensors are not averaged");
     }
+    gradients.block.version++;
+    average(rank, gradients.address(), gradients.size(), FLOAT32);
+  }
+
+  /**
+   * Replaces numbers by their mean over all GPUs, and waits for it. Each rank calls this on its own
+   * thread, all with as many numbers.
+   *
+   * @param rank place of the calling thread's engine
+   * @param values changed, the same on all GPUs afterwards
+   */
+  public void average(int rank, double[] values) {
+    CudaEngine engine = engines.get(rank);
+    MemorySegment host = MemorySegment.ofArray(values);
+    // Float64 in the memory of twice as many float32.
+    try (CudaTensor device = engine.floats(2L * values.length)) {
+      engine.transfers().upload(host, device.address());
+      average(rank, device.address(), values.length, FLOAT64);
+      engine.transfers().download(device.address(), host);
+    }
+  }
+
+  private void average(int rank, long address, long count, int type) {
     CudaStream stream = engines.get(rank).stream();
     stream.submit();
     engines.get(rank).makeCurrent();
-    gradients.block.version++;
     check(
         nccl.ncclAllReduce(
-            gradients.address(),
-            gradients.address(),
-            gradients.size(),
-            FLOAT32,
-            AVERAGE,
-            communicators[rank],
-            stream.handle()),
+            address, address, count, type, AVERAGE, communicators[rank], stream.handle()),
         "ncclAllReduce");
   }
 
