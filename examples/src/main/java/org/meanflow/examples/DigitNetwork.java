@@ -15,6 +15,7 @@ import org.meanflow.nn.engine.OptimizerKernels;
 import org.meanflow.nn.engine.Tensor;
 import org.meanflow.nn.layer.LinearLayer;
 import org.meanflow.nn.primitive.Gelu;
+import org.meanflow.train.data.DataException;
 import org.meanflow.train.data.DataOrder;
 import org.meanflow.train.data.ImageDataset;
 import org.meanflow.train.optim.AdamWConfig;
@@ -65,7 +66,8 @@ final class DigitNetwork implements AutoCloseable {
    * @param samples which of them to train on
    * @param progress told the number of steps done
    */
-  void train(ImageDataset data, int[] samples, int steps, long seed, LongConsumer progress) {
+  void train(ImageDataset data, int[] samples, int steps, long seed, LongConsumer progress)
+      throws DataException {
     DataOrder order = new DataOrder(seed, samples.length, BATCH);
     LearningRate rate = new LearningRate(RATE, 50, LearningRate.Kind.COSINE, steps, 0);
     OptimizerKernels optimizer = engine.kernels().optimizer();

@@ -12,7 +12,7 @@ import picocli.CommandLine.ParameterException;
 import picocli.CommandLine.ParseResult;
 
 /**
- * The command line: {@code ./meanflow train|sample|bench|info|…}. Exit status 0 ok, 1 failed, 2 bad
+ * The command line: {@code ./meanflow train|sample|watch|…}. Exit status 0 ok, 1 failed, 2 bad
  * usage.
  */
 @Command(
@@ -26,6 +26,8 @@ import picocli.CommandLine.ParseResult;
     subcommands = {
       TrainCommand.class,
       SampleCommand.class,
+      ReportCommand.class,
+      WatchCommand.class,
       BenchCommand.class,
       InfoCommand.class,
       DigitClassifier.class,

@@ -8,6 +8,7 @@ import java.util.List;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.Engines;
 import org.meanflow.train.TrainingRun;
+import org.meanflow.train.data.ImageDataset;
 import org.meanflow.train.recipe.Recipe;
 import org.meanflow.train.run.RunDirectory;
 
@@ -35,9 +36,10 @@ public final class Mnist {
             .with(List.of("data.folder='" + folder.replace("'", "''") + "'"))
             .with(List.of(arguments).subList(1, arguments.length));
     Path root = RunDirectory.defaultRoot("mnist", LocalDateTime.now(ZoneId.systemDefault()));
-    try (Engine engine = Engines.create(null, recipe.run().precision())) {
+    try (ImageDataset dataset = recipe.dataset();
+        Engine engine = Engines.create(null, recipe.run().precision())) {
       RunDirectory directory = RunDirectory.create(root, recipe);
-      new TrainingRun(recipe, directory, recipe.dataset(), engine).run(null);
+      new TrainingRun(recipe, directory, dataset, engine).run(null);
     }
   }
 }

@@ -50,6 +50,15 @@ final class SampleCommand implements Callable<Integer> {
       description = "a run directory, a checkpoint folder or a .safetensors file")
   private Path checkpoint;
 
+  @Option(
+      names = "--weights",
+      paramLabel = "W",
+      defaultValue = "ema",
+      description =
+          "which weights of a run: ema, ema-0.9999 (a further average) or model (none)"
+              + " (default: ${DEFAULT-VALUE})")
+  private String weights;
+
   @Option(names = "--n", required = true, paramLabel = "N", description = "number of samples")
   private int count;
 
@@ -109,7 +118,7 @@ final class SampleCommand implements Callable<Integer> {
         "--nfe must be even for heun, got " + evaluations);
     SampleWriter.requireExtension(out);
     try (Engine engine = Engines.create(common.engine, Precision.FP32);
-        TrainedModel model = TrainedModel.load(checkpoint, engine)) {
+        TrainedModel model = TrainedModel.load(checkpoint, weights, engine)) {
       DiTConfig config = model.config();
       int[] asked = labels(config.classes());
       long[] shape = {config.channels(), config.imageSize(), config.imageSize()};

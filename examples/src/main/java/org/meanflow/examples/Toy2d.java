@@ -123,7 +123,7 @@ public final class Toy2d implements Callable<Integer> {
   }
 
   /** Trains a network and draws points with it. */
-  private INDArray learn() {
+  private INDArray learn() throws IOException {
     Uniform law = new Uniform();
     MeanFlowObjective objective =
         new MeanFlowObjective(

@@ -11,6 +11,7 @@ import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.Engines;
+import org.meanflow.train.Checkpoint;
 import org.meanflow.train.TrainingRun;
 import org.meanflow.train.data.ImageDataset;
 import org.meanflow.train.recipe.Recipe;
@@ -36,7 +37,9 @@ final class TrainCommand implements Callable<Integer> {
   @Option(
       names = "--recipe",
       paramLabel = "NAME_OR_FILE",
-      description = "a shipped recipe (digits, mnist, fashion) or a .yaml file")
+      description =
+          "a shipped recipe (digits, mnist, fashion, cifar10, imagenet-latent-b4,"
+              + " imagenet-latent-xl2) or a .yaml file")
   private @Nullable String recipeName;
 
   @Option(
@@ -44,6 +47,17 @@ final class TrainCommand implements Callable<Integer> {
       paramLabel = "RUN",
       description = "go on with this run, from its newest checkpoint")
   private @Nullable Path resume;
+
+  @Option(
+      names = "--init",
+      paramLabel = "RUN_OR_FILE",
+      description = "start from these weights, as --set run.init=RUN_OR_FILE")
+  private @Nullable Path init;
+
+  @Option(
+      names = "--init-partial",
+      description = "start even if they lack parameters or have others, which are listed")
+  private boolean initPartial;
 
   @Option(names = "--data", paramLabel = "DIR", description = "folder of the data set's files")
   private @Nullable Path data;
@@ -86,21 +100,23 @@ final class TrainCommand implements Callable<Integer> {
       throw new ParameterException(
           spec.commandLine(), "give either --recipe NAME_OR_FILE or --resume RUN");
     }
-    if (resumed != null && out != null) {
+    if (resumed != null && (out != null || init != null)) {
       throw new ParameterException(
-          spec.commandLine(), "--out does not go with --resume, which goes on in the same folder");
+          spec.commandLine(),
+          "--%s does not go with --resume, which goes on in the same folder from its checkpoint"
+              .formatted(out != null ? "out" : "init"));
     }
     RunDirectory existing = resumed == null ? null : RunDirectory.open(resumed);
     Recipe recipe =
         (existing == null ? Recipe.load(Objects.requireNonNull(name)) : existing.recipe())
             .with(overrides());
-    ImageDataset dataset = recipe.dataset();
-    try (Engine engine = Engines.create(common.engine, recipe.run().precision())) {
+    try (ImageDataset dataset = recipe.dataset();
+        Engine engine = Engines.create(common.engine, recipe.run().precision())) {
       RunDirectory directory =
           existing != null ? existing : RunDirectory.create(root(name), recipe);
       TrainingRun.Outcome outcome =
           new TrainingRun(recipe, directory, dataset, engine)
-              .run(existing == null ? null : existing.newestCheckpoint().orElse(null));
+              .run(existing == null ? null : Checkpoint.newestWhole(existing).orElse(null));
       return switch (outcome) {
         case FINISHED -> 0;
         case INTERRUPTED -> 1;
@@ -118,6 +134,8 @@ final class TrainCommand implements Callable<Integer> {
   private List<String> overrides() {
     List<String> overrides = new ArrayList<>(settings);
     add(overrides, "data.folder", data == null ? null : quoted(data.toAbsolutePath()));
+    add(overrides, "run.init", init == null ? null : quoted(init.toAbsolutePath()));
+    add(overrides, "run.initPartial", initPartial ? true : null);
     add(overrides, "run.steps", steps);
     add(overrides, "run.batch", batch);
     add(overrides, "run.seed", seed);

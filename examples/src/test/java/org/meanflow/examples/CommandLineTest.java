@@ -81,6 +81,27 @@ class CommandLineTest {
     assertThat(run.resolve("samples/step_000003.png")).isRegularFile();
     assertThat(run.resolve("checkpoints/step_000003/ema.safetensors")).isRegularFile();
     assertThat(Files.readAllLines(run.resolve("metrics.jsonl"))).hasSize(3);
+    assertThat(run.resolve("environment.json")).content().contains("0.1.0", "engine", "fp32");
+  }
+
+  @Test
+  void weightsOfARunAreChosenAndStartedFrom() throws IOException {
+    String png = folder.resolve("raw.png").toString();
+    String[] sample = {"sample", "--checkpoint", run.toString(), "--n", "1", "--out", png};
+    List<String> arguments = new ArrayList<>(List.of(sample));
+    arguments.addAll(List.of("--weights", "model"));
+    assertThat(meanflow(arguments.toArray(String[]::new)).status).isZero();
+    arguments.set(arguments.size() - 1, "ema-0.5");
+    assertFails(meanflow(arguments.toArray(String[]::new)), 1, "ema-0.5.safetensors", "ema, model");
+
+    Path finer = folder.resolve("finer");
+    String[] init = {"--init", run.toString(), "--set", "model.depth=2"};
+    assertFails(
+        train(finer, init), 1, "does not fit", "blocks.1.attn.qkv.weight", "--init-partial");
+    assertThat(meanflow("train", "--resume", finer.toString(), "--init-partial").status).isZero();
+    assertThat(finer.resolve("checkpoints/step_000003")).isDirectory();
+    assertFails(
+        meanflow("train", "--resume", finer.toString(), "--init", run.toString()), 2, "--init");
   }
 
   @Test

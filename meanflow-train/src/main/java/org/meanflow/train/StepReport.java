@@ -10,6 +10,7 @@ package org.meanflow.train;
  *     loss itself says little
  * @param rate learning rate of the step
  * @param gradientNorm Euclidean norm of the gradient before clipping
+ * @param dataWait for how long the step waited for its data, in seconds
  */
 public record StepReport(
     long step,
@@ -17,4 +18,5 @@ public record StepReport(
     double loss,
     double meanSquaredError,
     double rate,
-    double gradientNorm) {}
+    double gradientNorm,
+    double dataWait) {}

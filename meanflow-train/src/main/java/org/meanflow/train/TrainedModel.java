@@ -3,6 +3,8 @@ package org.meanflow.train;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
 import org.meanflow.core.field.TrainableVelocity;
 import org.meanflow.nn.DataParallelField;
 import org.meanflow.nn.autodiff.ParameterStore;
@@ -16,6 +18,8 @@ import org.meanflow.train.run.RunDirectory;
 
 /** A network read back from a run, a checkpoint or a weights file, to draw samples from. */
 public final class TrainedModel implements AutoCloseable {
+  private static final String EXTENSION = ".safetensors";
+
   private final DiT network;
   private final ParameterStore parameters;
 
@@ -36,7 +40,21 @@ public final class TrainedModel implements AutoCloseable {
    *     architecture
    */
   public static TrainedModel load(Path source, Engine engine) throws IOException {
-    Path file = weights(source);
+    return load(source, "ema", engine);
+  }
+
+  /**
+   * Reads a network from one of the files of weights in a checkpoint.
+   *
+   * @param source as above
+   * @param weights the name of the file in a run or checkpoint: {@code ema}, {@code ema-0.9999} for
+   *     a further average, {@code model} for no average
+   * @param engine as above
+   * @return the network
+   * @throws IOException as above
+   */
+  public static TrainedModel load(Path source, String weights, Engine engine) throws IOException {
+    Path file = weights(source, weights);
     String yaml;
     try (Safetensors tensors = Safetensors.open(file)) {
       yaml = tensors.metadata().get(Checkpoint.RECIPE);
@@ -59,18 +77,40 @@ public final class TrainedModel implements AutoCloseable {
     return new TrainedModel(network, parameters);
   }
 
-  private static Path weights(Path source) throws IOException {
+  /**
+   * The file of weights that a path stands for.
+   *
+   * @param source a run directory (its newest whole checkpoint is taken), a checkpoint folder or a
+   *     file
+   * @param name the name of the file in a run or checkpoint, without extension
+   * @return the file
+   * @throws IOException if there is none
+   */
+  static Path weights(Path source, String name) throws IOException {
     if (!Files.isDirectory(source)) {
       return source;
     }
-    if (Files.exists(source.resolve(Checkpoint.AVERAGE))) {
-      return source.resolve(Checkpoint.AVERAGE);
+    Path checkpoint = source;
+    if (Files.exists(source.resolve(Checkpoint.MODEL))) {
+      Checkpoint.verify(source);
+    } else {
+      checkpoint =
+          Checkpoint.newestWhole(RunDirectory.open(source))
+              .orElseThrow(() -> new IOException(source + " has no checkpoint yet"));
     }
-    Path newest =
-        RunDirectory.open(source)
-            .newestCheckpoint()
-            .orElseThrow(() -> new IOException(source + " has no checkpoint yet"));
-    return newest.resolve(Checkpoint.AVERAGE);
+    Path file = checkpoint.resolve(name + EXTENSION);
+    if (Files.exists(file)) {
+      return file;
+    }
+    try (Stream<Path> files = Files.list(checkpoint)) {
+      throw new IOException(
+          files
+              .map(each -> each.getFileName().toString())
+              .filter(each -> each.equals(Checkpoint.MODEL) || each.startsWith("ema"))
+              .map(each -> each.substring(0, each.length() - EXTENSION.length()))
+              .sorted()
+              .collect(Collectors.joining(", ", file + ": there is no such file; there are ", "")));
+    }
   }
 
   /** {@return the network as a field} */

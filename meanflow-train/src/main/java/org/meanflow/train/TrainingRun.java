@@ -1,23 +1,32 @@
 package org.meanflow.train;
 
+import java.io.Closeable;
 import java.io.IOException;
+import java.io.InputStream;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Instant;
+import java.util.List;
 import java.util.Locale;
+import java.util.Objects;
+import java.util.Optional;
 import java.util.stream.IntStream;
 import me.tongfei.progressbar.ProgressBar;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.dit.DiT;
 import org.meanflow.nn.dit.DiTConfig;
 import org.meanflow.nn.engine.Engine;
+import org.meanflow.nn.weights.Weights;
 import org.meanflow.sample.ImageGrid;
 import org.meanflow.sample.MeanFlowSampler;
 import org.meanflow.sample.ProgressListener;
 import org.meanflow.sample.SamplingPipeline;
 import org.meanflow.train.data.ImageDataset;
 import org.meanflow.train.recipe.Recipe;
+import org.meanflow.train.recipe.RunSection;
+import org.meanflow.train.run.Environment;
 import org.meanflow.train.run.Metrics;
-import org.meanflow.train.run.MetricsLog;
 import org.meanflow.train.run.RunDirectory;
 import org.nd4j.linalg.api.ndarray.INDArray;
 import org.slf4j.Logger;
@@ -32,6 +41,7 @@ public final class TrainingRun {
   private static final long PREVIEW_SEED = 0;
   private static final int PREVIEW_ROWS = 8;
   private static final int UNLABELLED_COLUMNS = 8;
+  private static final int MOST_COLUMNS = 10;
   private static final int PREVIEW_BATCH = 40;
   private static final int PREVIEW_SCALE = 2;
 
@@ -71,58 +81,177 @@ public final class TrainingRun {
    * @param checkpoint the checkpoint to go on from; {@code null} to start anew
    * @return how it ended
    * @throws IOException if a result cannot be written or the checkpoint cannot be read
-   * @throws NonFiniteException if the loss or the gradient is not finite
+   * @throws BadStepException if the guard ends the run
    */
   public Outcome run(@Nullable Path checkpoint) throws IOException {
-    long steps = recipe.run().steps();
-    try (Trainer trainer = new Trainer(engine, new DiT(model), data, settings())) {
+    try (Closeable _ = directory.lock();
+        StopRequest stop = new StopRequest();
+        Trainer trainer = new Trainer(engine, new DiT(model), data, settings())) {
+      directory.removeLeftovers();
+      directory.writeConfig(recipe); // it may have other values than when the run began
       if (checkpoint != null) {
         Checkpoint.read(checkpoint, trainer);
-        directory.writeConfig(recipe); // it may have other values than when the run began
+      } else {
+        initialize(trainer);
       }
-      log.info("{} of {} steps to go in {}", steps - trainer.stepsTaken(), steps, directory.root());
-      try (StopRequest stop = new StopRequest();
-          MetricsLog metricsLog = MetricsLog.resume(directory.metrics(), trainer.stepsTaken());
-          ProgressBar bar = Progress.bar("training", steps)) {
-        bar.stepTo(trainer.stepsTaken());
-        while (trainer.stepsTaken() < steps && !stop.requested()) {
-          long start = System.nanoTime();
-          StepReport report = trainer.step();
-          metricsLog.append(metrics(report, (System.nanoTime() - start) * 1e-9));
-          long done = trainer.stepsTaken();
-          bar.stepTo(done);
-          bar.setExtraMessage(
-              String.format(
-                  Locale.ROOT, " loss %.4f mse %.4f", report.loss(), report.meanSquaredError()));
-          if (isDue(done, recipe.run().previewEvery())) {
-            preview(trainer);
-          }
-          if (isDue(done, recipe.run().checkpointEvery())) {
-            save(trainer);
-          }
+      noteEnvironment();
+      while (true) {
+        try {
+          return train(trainer, stop);
+        } catch (BadStepException e) {
+          goBack(trainer, e);
         }
-        return finish(trainer, trainer.stepsTaken() < steps);
-      } catch (NonFiniteException e) {
-        directory
-            .newestCheckpoint()
-            .ifPresent(last -> log.error("the last good state is {}", last));
-        throw e;
       }
     }
   }
 
-  private Outcome finish(Trainer trainer, boolean interrupted) throws IOException {
-    save(trainer);
-    if (interrupted) {
+  private void initialize(Trainer trainer) throws IOException {
+    String init = recipe.run().init();
+    if (init != null) {
+      Path file = TrainedModel.weights(Path.of(init), "ema");
+      List<String> problems = Weights.loadMatching(file, trainer.parameters());
+      if (!problems.isEmpty() && !recipe.run().initPartial()) {
+        throw new IOException(
+            "%s does not fit the model: %s; give --init-partial to start with what fits"
+                .formatted(file, String.join("; ", problems)));
+      }
+      problems.forEach(problem -> log.warn("{}: {}", file, problem));
+      trainer.startFromParameters();
+    }
+    if (recipe.guard().onNonFinite() == Guard.Policy.ROLLBACK) {
+      Checkpoint.write(
+          directory.checkpoint(0), trainer, recipe.toYaml()); // something to go back to
+    }
+  }
+
+  private void noteEnvironment() throws IOException {
+    Environment now =
+        new Environment(
+            version(),
+            engine.name(),
+            engine.precision().name().toLowerCase(Locale.ROOT),
+            Runtime.getRuntime().availableProcessors(),
+            recipe.run().seed(),
+            Runtime.version().toString());
+    directory
+        .environment()
+        .filter(before -> !before.equals(now))
+        .ifPresent(
+            before -> log.warn("goes on with {}; it ran with {}: bits may differ", now, before));
+    directory.writeEnvironment(now);
+  }
+
+  /** Goes back to the last checkpoint, with a smaller rate, if that is what the guard wants. */
+  private void goBack(Trainer trainer, BadStepException bad) throws IOException {
+    Optional<Path> last = bad.mayRollBack() ? Checkpoint.newestWhole(directory) : Optional.empty();
+    if (last.isEmpty()) {
+      throw new BadStepException(bad, lastGoodState());
+    }
+    Guard.State refused = trainer.guard().state();
+    Checkpoint.read(last.get(), trainer);
+    trainer.guard().carryOver(refused);
+    log.warn(
+        "{}; going on from {} with {} times the rate",
+        bad.getMessage(),
+        last.get(),
+        refused.rateFactor());
+  }
+
+  /** Takes steps from where the trainer is. */
+  private Outcome train(Trainer trainer, StopRequest stop) throws IOException {
+    long steps = recipe.run().steps();
+    long start = trainer.stepsTaken();
+    log.info("{} of {} steps to go in {}", steps - trainer.stepsTaken(), steps, directory.root());
+    try (RunLog runLog = RunLog.resume(directory, trainer.stepsTaken());
+        ProgressBar bar = Progress.bar("train", trainer.stepsTaken(), steps)) {
+      while (trainer.stepsTaken() < steps && !stop.requested()) {
+        long startTime = System.nanoTime();
+        StepReport report = trainer.step();
+        Metrics metrics = metrics(report, (System.nanoTime() - startTime) * 1e-9);
+        attempt("metrics", () -> runLog.append(metrics));
+        long done = trainer.stepsTaken();
+        bar.stepTo(done);
+        bar.setExtraMessage(message(metrics));
+        boolean previewDue = isDue(done, recipe.run().previewEvery()) && done < steps;
+        boolean checkpointDue = isDue(done, recipe.run().checkpointEvery()) && done < steps;
+        if (previewDue) {
+          attempt("samples", () -> preview(trainer, runLog));
+        }
+        if (checkpointDue) {
+          attempt("checkpoint", () -> save(trainer, runLog));
+        }
+        if (previewDue || checkpointDue) {
+          attempt("report", runLog::report);
+        }
+      }
+      if (trainer.stepsTaken() > start
+          || !Files.exists(directory.checkpoint(trainer.stepsTaken()))) {
+        require("checkpoint", () -> save(trainer, runLog));
+      }
+      if (trainer.stepsTaken() == steps && !Files.exists(directory.sample(steps))) {
+        attempt("samples", () -> preview(trainer, runLog));
+      }
+      attempt("report", runLog::report);
+    }
+    if (trainer.stepsTaken() < steps) {
       log.info(
           "interrupted after {} steps and saved; go on with: ./meanflow train --resume {}",
           trainer.stepsTaken(),
           directory.root());
       return Outcome.INTERRUPTED;
     }
-    preview(trainer);
     log.info("finished; the run is in {}", directory.root());
     return Outcome.FINISHED;
+  }
+
+  private static String message(Metrics metrics) {
+    return String.format(
+        Locale.ROOT,
+        " loss %.3f lr %.0e %.0f img/s mse %.4f", // 80 columns have room up to mse
+        metrics.loss(),
+        metrics.lr(),
+        metrics.imagesPerSecond(),
+        metrics.mse());
+  }
+
+  /** Something that writes. */
+  @FunctionalInterface
+  private interface Output {
+    void write() throws IOException;
+  }
+
+  /** Writes something that the run can do without, if the recipe says so. */
+  private void attempt(String what, Output output) throws IOException {
+    if (recipe.run().onSaveFailure() == RunSection.OnSaveFailure.STOP) {
+      require(what, output);
+      return;
+    }
+    try {
+      output.write();
+    } catch (IOException e) {
+      log.error("{} not written, the training goes on: {}", what, e.toString());
+    }
+  }
+
+  private void require(String what, Output output) throws IOException {
+    try {
+      output.write();
+    } catch (IOException e) {
+      throw new IOException(
+          "%s not written: %s; %s; make room and go on with --resume"
+              .formatted(what, e.getMessage(), lastGoodState()),
+          e);
+    }
+  }
+
+  private String lastGoodState() {
+    try {
+      return Checkpoint.newestWhole(directory)
+          .map(good -> "the last good checkpoint is " + good)
+          .orElse("there is no checkpoint");
+    } catch (IOException e) {
+      return "no checkpoint can be read (" + e.getMessage() + ")";
+    }
   }
 
   private Trainer.Settings settings() {
@@ -130,8 +259,10 @@ public final class TrainingRun {
         recipe::objective,
         recipe.adamW(),
         recipe.learningRate(),
-        recipe.average(),
+        recipe.averages(),
         recipe.run().batch(),
+        recipe.run().accumulate(),
+        recipe.guard().config(),
         recipe.run().seed());
   }
 
@@ -144,6 +275,7 @@ public final class TrainingRun {
         report.gradientNorm(),
         1 / seconds,
         recipe.run().batch() / seconds,
+        report.dataWait(),
         report.epoch(),
         Instant.now());
   }
@@ -152,16 +284,31 @@ public final class TrainingRun {
     return every > 0 && done % every == 0;
   }
 
-  private void save(Trainer trainer) throws IOException {
+  private void save(Trainer trainer, RunLog runLog) throws IOException {
+    runLog.force(); // no checkpoint is ahead of the metrics
     Path folder = directory.checkpoint(trainer.stepsTaken());
     Checkpoint.write(folder, trainer, recipe.toYaml());
-    directory.keepCheckpoints(recipe.run().keepCheckpoints());
+    directory.keepCheckpoints(recipe.run().keepCheckpoints(), recipe.run().keepEvery());
   }
 
-  /** One-step samples from the moving average, from the same noise each time. */
-  private void preview(Trainer trainer) throws IOException {
-    int columns = model.classes() > 0 ? model.classes() : UNLABELLED_COLUMNS;
-    int[] labels = model.classes() > 0 ? IntStream.range(0, model.classes()).toArray() : null;
+  private static String version() throws IOException {
+    try (InputStream resource = TrainingRun.class.getResourceAsStream("version.txt")) {
+      byte[] text = Objects.requireNonNull(resource, "no version.txt").readAllBytes();
+      return new String(text, StandardCharsets.UTF_8).strip();
+    }
+  }
+
+  /**
+   * One-step samples from the moving average, from the same noise each time, of the first classes.
+   * Latents cannot be seen without their decoder.
+   */
+  private void preview(Trainer trainer, RunLog runLog) throws IOException {
+    if (model.channels() != 1 && model.channels() != 3) {
+      return;
+    }
+    int classes = Math.min(model.classes(), MOST_COLUMNS);
+    int columns = classes > 0 ? classes : UNLABELLED_COLUMNS;
+    int[] labels = classes > 0 ? IntStream.range(0, classes).toArray() : null;
     SamplingPipeline pipeline =
         new SamplingPipeline(
             trainer.averagedField(),
@@ -174,6 +321,7 @@ public final class TrainingRun {
           pipeline.generate(columns * PREVIEW_ROWS, labels, PREVIEW_SEED, ProgressListener.NONE);
       new ImageGrid(columns, 2, PREVIEW_SCALE)
           .writePng(directory.sample(trainer.stepsTaken()), images);
+      runLog.sampled(trainer.stepsTaken());
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
     }

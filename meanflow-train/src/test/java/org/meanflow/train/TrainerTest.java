@@ -2,99 +2,27 @@ package org.meanflow.train;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.meanflow.train.TinyRun.recipe;
+import static org.meanflow.train.TinyRun.trainer;
+import static org.meanflow.train.TinyRun.values;
 
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
-import java.util.List;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.meanflow.nn.autodiff.Parameter;
-import org.meanflow.nn.autodiff.ParameterStore;
-import org.meanflow.nn.dit.DiT;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.Engines;
 import org.meanflow.nn.engine.Precision;
-import org.meanflow.train.data.ImageDataset;
+import org.meanflow.train.data.DataOrder;
 import org.meanflow.train.recipe.Recipe;
 import org.meanflow.train.run.MetricsLog;
 import org.meanflow.train.run.RunDirectory;
-import org.nd4j.linalg.api.buffer.DataType;
 import org.nd4j.linalg.api.ndarray.INDArray;
-import org.nd4j.linalg.factory.Nd4j;
 
 class TrainerTest {
-  private static final List<String> TINY =
-      List.of(
-          "model.imageSize=8",
-          "model.patch=4",
-          "flow.guidance.omega=1",
-          "model.width=16",
-          "model.depth=2",
-          "model.heads=2",
-          "model.classes=3",
-          "model.timeFeatures=8",
-          "run.batch=6",
-          "run.steps=8",
-          "run.previewEvery=4",
-          "run.checkpointEvery=4",
-          "schedule.warmupSteps=2");
-
-  /** Twenty grey images, the level told by the class; in the second of a batch may be a NaN. */
-  private record Greys(boolean broken) implements ImageDataset {
-    @Override
-    public int size() {
-      return 20;
-    }
-
-    @Override
-    public int classes() {
-      return 3;
-    }
-
-    @Override
-    public long[] imageShape() {
-      return new long[] {1, 8, 8};
-    }
-
-    @Override
-    public Batch batch(int[] indices, DataType type) {
-      INDArray x = Nd4j.create(type, indices.length, 1, 8, 8);
-      int[] labels = new int[indices.length];
-      for (int i = 0; i < labels.length; i++) {
-        labels[i] = indices[i] % 3;
-        x.slice(i).assign(0.5 * labels[i] - 0.5);
-      }
-      if (broken) {
-        x.putScalar(new long[] {1, 0, 3, 3}, Double.NaN);
-      }
-      return new Batch(x, labels);
-    }
-  }
-
-  private static Recipe recipe(String... more) throws IOException {
-    return Recipe.load("digits").with(TINY).with(List.of(more));
-  }
-
-  private static Trainer trainer(Engine engine, Recipe recipe, boolean broken) {
-    return new Trainer(
-        engine,
-        new DiT(recipe.dit()),
-        new Greys(broken),
-        new Trainer.Settings(
-            recipe::objective,
-            recipe.adamW(),
-            recipe.learningRate(),
-            recipe.average(),
-            recipe.run().batch(),
-            recipe.run().seed()));
-  }
-
-  private static float[] values(ParameterStore store) {
-    return store.engine().read(store.values()).data().asFloat();
-  }
-
   @Test
   void aRestoredTrainerGoesOnBitForBit(@TempDir Path folder) throws IOException {
     Recipe recipe = recipe();
@@ -130,9 +58,10 @@ class TrainerTest {
         Trainer trainer = trainer(engine, recipe(), true)) {
       float[] before = values(trainer.parameters());
       assertThatThrownBy(trainer::step)
-          .isInstanceOf(NonFiniteException.class)
+          .isInstanceOf(BadStepException.class)
           .hasMessageContaining("step 0")
           .hasMessageContaining("the loss")
+          .hasMessageContaining("sample " + new DataOrder(1, 20, 6).indices(0)[1] + " of the data")
           .hasMessageContaining("x_embedder (Linear)");
       assertThat(values(trainer.parameters())).isEqualTo(before);
       assertThat(trainer.stepsTaken()).isZero();
@@ -153,7 +82,7 @@ class TrainerTest {
       broken.putScalar(3, Float.POSITIVE_INFINITY);
       trainer.parameters().write(weight, broken);
       assertThatThrownBy(trainer::step)
-          .isInstanceOf(NonFiniteException.class)
+          .isInstanceOf(BadStepException.class)
           .hasMessageContaining("step 1")
           .hasMessageContaining("blocks.1.mlp (Linear)");
     }
@@ -186,18 +115,18 @@ class TrainerTest {
     try (Engine engine = Engines.create("nd4j", Precision.FP32)) {
       RunDirectory directory = RunDirectory.create(root, recipe);
       TrainingRun.Outcome outcome =
-          new TrainingRun(recipe, directory, new Greys(false), engine).run(null);
+          new TrainingRun(recipe, directory, new TinyRun.Greys(false), engine).run(null);
       assertThat(outcome).isEqualTo(TrainingRun.Outcome.FINISHED);
       assertThat(directory.sample(4)).isRegularFile();
       assertThat(directory.sample(8)).isRegularFile();
       assertThat(MetricsLog.read(directory.metrics())).hasSize(8);
-      assertThat(directory.newestCheckpoint()).contains(directory.checkpoint(8));
+      assertThat(directory.newestCheckpoints()).startsWith(directory.checkpoint(8));
 
       Recipe longer = recipe("run.steps=10");
-      new TrainingRun(longer, directory, new Greys(false), engine)
-          .run(directory.newestCheckpoint().orElseThrow());
+      new TrainingRun(longer, directory, new TinyRun.Greys(false), engine)
+          .run(directory.newestCheckpoints().getFirst());
       assertThat(MetricsLog.read(directory.metrics())).hasSize(10);
-      assertThat(directory.newestCheckpoint()).contains(directory.checkpoint(10));
+      assertThat(directory.newestCheckpoints()).startsWith(directory.checkpoint(10));
 
       try (TrainedModel model = TrainedModel.load(root, engine)) {
         assertThat(model.config()).isEqualTo(recipe.dit());

@@ -69,7 +69,10 @@ record KernelWork(double flops, double bytes, double tangentShare) {
     switch (argument) {
       case Tensor tensor -> tensors.add(tensor);
       case Cotangent cotangent -> tensors.add(cotangent.target());
-      case OptimizerKernels.Average average -> tensors.add(average.average());
+      case OptimizerKernels.Average average -> {
+        tensors.add(average.average());
+        collect(average.remainder(), tensors);
+      }
       case Object[] several -> {
         for (Object one : several) {
           collect(one, tensors);

@@ -24,6 +24,7 @@ import org.meanflow.sample.MeanFlowSampler;
 import org.meanflow.sample.ProgressListener;
 import org.meanflow.sample.SamplingPipeline;
 import org.meanflow.train.Trainer;
+import org.meanflow.train.data.DataException;
 import org.meanflow.train.data.ImageDataset;
 import org.meanflow.train.optim.AdamWConfig;
 import org.meanflow.train.optim.Ema;
@@ -130,7 +131,11 @@ interface Workload extends AutoCloseable {
 
     @Override
     public void run() {
-      trainer.step();
+      try {
+        trainer.step();
+      } catch (DataException e) {
+        throw new AssertionError("images in memory", e);
+      }
     }
 
     @Override

@@ -18,7 +18,9 @@ public enum Purpose {
   /** Which labels of a training batch are dropped. */
   LABEL_DROP(5),
   /** The noise from which samples are drawn. */
-  SAMPLING(6);
+  SAMPLING(6),
+  /** Draws from the posterior of an autoencoder. */
+  POSTERIOR(7);
 
   /** Bits 24 to 31 of the second counter word, in [0, 2⁸). */
   final int code;

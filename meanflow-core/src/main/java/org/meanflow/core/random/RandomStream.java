@@ -1,6 +1,7 @@
 package org.meanflow.core.random;
 
 import java.util.Arrays;
+import java.util.stream.IntStream;
 import org.nd4j.linalg.api.buffer.DataType;
 import org.nd4j.linalg.api.ndarray.INDArray;
 import org.nd4j.linalg.factory.Nd4j;
@@ -20,6 +21,7 @@ public final class RandomStream {
   private static final int WEYL_0 = 0x9E3779B9;
   private static final int WEYL_1 = 0xBB67AE85;
   private static final int ROUNDS = 10;
+  private static final int PAIRS_AT_ONCE = 4096;
 
   private final int[] block = new int[4];
   private final int key0;
@@ -121,6 +123,46 @@ public final class RandomStream {
   }
 
   /**
+   * The next numbers rounded to float32. Each pair of normals is made of one block of random bits,
+   * so pairs are computed in parallel.
+   */
+  private float[] floatNormals(int count) {
+    float[] numbers = new float[count];
+    int done = 0;
+    while (done < count && !(used == 4 && Double.isNaN(spareNormal))) {
+      numbers[done++] = (float) nextNormal();
+    }
+    int start = done;
+    int pairs = (count - start) / 2;
+    int first = counter0;
+    IntStream.range(0, Math.ceilDiv(pairs, PAIRS_AT_ONCE))
+        .parallel()
+        .forEach(
+            part -> {
+              RandomStream stream = new RandomStream(this, first + part * PAIRS_AT_ONCE);
+              int to = Math.min(pairs, (part + 1) * PAIRS_AT_ONCE);
+              for (int i = 2 * part * PAIRS_AT_ONCE; i < 2 * to; i++) {
+                numbers[start + i] = (float) stream.nextNormal();
+              }
+            });
+    counter0 += pairs;
+    if (start + 2 * pairs < count) {
+      numbers[count - 1] = (float) nextNormal();
+    }
+    return numbers;
+  }
+
+  /** The same stream from another block on. */
+  private RandomStream(RandomStream original, int block) {
+    key0 = original.key0;
+    key1 = original.key1;
+    counter1 = original.counter1;
+    counter2 = original.counter2;
+    counter3 = original.counter3;
+    counter0 = block;
+  }
+
+  /**
    * The next numbers uniform on [0, 1).
    *
    * @param count how many, ≥ 0
@@ -143,9 +185,11 @@ public final class RandomStream {
    * @return a new array
    */
   public INDArray normalArray(DataType type, long... shape) {
-    double[] numbers =
-        normals(Math.toIntExact(Arrays.stream(shape).reduce(1, Math::multiplyExact)));
-    return Nd4j.createFromArray(numbers).reshape(shape).castTo(type);
+    int count = Math.toIntExact(Arrays.stream(shape).reduce(1, Math::multiplyExact));
+    if (type == DataType.FLOAT) {
+      return Nd4j.createFromArray(floatNormals(count)).reshape(shape);
+    }
+    return Nd4j.createFromArray(normals(count)).reshape(shape).castTo(type);
   }
 
   /**

@@ -1,5 +1,7 @@
 package org.meanflow.nn.engine;
 
+import org.jspecify.annotations.Nullable;
+
 /** Passes over all parameters of a network, which lie in one flat buffer. */
 public interface OptimizerKernels {
 
@@ -28,12 +30,31 @@ public interface OptimizerKernels {
   void adamW(AdamWUpdate update, Tensor p, Tensor g, Tensor m, Tensor v, Average... averages);
 
   /**
-   * A moving average and what it keeps of itself.
+   * A moving average, with a second tensor for what rounding takes from it, so that average +
+   * remainder has about twice the digits. In float32 an average alone stands still as soon as
+   * (1−decay)·|p − average| is below half a unit in its last place: with decay 0.9999, where p and
+   * the average differ by less than 3·10⁻⁴ of their size.
+   *
+   * <p>With a remainder, y = remainder + (1−decay)·((p − average) − remainder), then average ←
+   * average + y, and remainder ← what that sum lost of y (Dekker, Numer. Math. 18, 1971): y − (new
+   * − old average), in this order of operations.
    *
    * @param decay in [0, 1]
    * @param average as many elements as the parameters
+   * @param remainder as many elements, zero before the first step; {@code null} for none
    */
-  record Average(double decay, Tensor average) {}
+  record Average(double decay, Tensor average, @Nullable Tensor remainder) {
+
+    /**
+     * An average without a remainder.
+     *
+     * @param decay in [0, 1]
+     * @param average as many elements as the parameters
+     */
+    public Average(double decay, Tensor average) {
+      this(decay, average, null);
+    }
+  }
 
   /**
    * The numbers of one AdamW step.

@@ -1,6 +1,7 @@
 package org.meanflow.nn.weights;
 
 import java.io.IOException;
+import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.FileSystemException;
@@ -8,12 +9,13 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
+import java.util.Objects;
 import java.util.UUID;
 
 /**
  * Writes a file as a whole or not at all: to a temporary name in the same directory, forced to the
- * disk, then moved into place in one step. A reader never sees half a file, and when writing fails
- * the file that was there before is untouched.
+ * disk, then moved into place in one step, which is forced to the disk, too. A reader never sees
+ * half a file, and when writing fails the file that was there before is untouched.
  */
 public final class AtomicFile {
 
@@ -59,6 +61,44 @@ public final class AtomicFile {
     } catch (IOException failure) {
       delete(temporary, failure);
       throw failure;
+    }
+    forceDirectory(Objects.requireNonNull(file.getParent())); // a file has one
+  }
+
+  /**
+   * Writes a short file, replacing what is there.
+   *
+   * @param target the file to write
+   * @param content all that is to be in it
+   * @throws IOException as above
+   */
+  public static void write(Path target, byte[] content) throws IOException {
+    write(
+        target,
+        channel -> {
+          ByteBuffer rest = ByteBuffer.wrap(content);
+          while (rest.hasRemaining()) {
+            channel.write(rest);
+          }
+        });
+  }
+
+  /**
+   * Forces to the disk which files a directory holds, so that a file moved there survives a loss of
+   * power. Does nothing where directories cannot be opened (Windows).
+   *
+   * @param directory the directory
+   * @throws IOException if the disk refuses
+   */
+  public static void forceDirectory(Path directory) throws IOException {
+    FileChannel channel;
+    try {
+      channel = FileChannel.open(directory);
+    } catch (IOException e) {
+      return;
+    }
+    try (channel) {
+      channel.force(true);
     }
   }
 

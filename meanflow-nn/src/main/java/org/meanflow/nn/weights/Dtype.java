@@ -57,8 +57,15 @@ public enum Dtype {
     return floating;
   }
 
-  /** Element {@code i} of a floating type, exact. */
-  double getFloating(MemorySegment data, long i) {
+  /**
+   * An element of a floating type, exact.
+   *
+   * @param data elements of this type, little endian, of any alignment
+   * @param i which, counted from 0
+   * @return its value
+   * @throws IllegalStateException if the type is not floating
+   */
+  public double getFloating(MemorySegment data, long i) {
     return switch (this) {
       case F64 -> data.get(DOUBLE, 8 * i);
       case F32 -> data.get(FLOAT, 4 * i);
@@ -81,8 +88,15 @@ public enum Dtype {
     }
   }
 
-  /** Element {@code i} of an integer or boolean type, exact. */
-  long getInteger(MemorySegment data, long i) {
+  /**
+   * An element of an integer or boolean type, exact.
+   *
+   * @param data elements of this type, little endian, of any alignment
+   * @param i which, counted from 0
+   * @return its value; 0 or 1 for a boolean
+   * @throws IllegalStateException if the type is floating
+   */
+  public long getInteger(MemorySegment data, long i) {
     return switch (this) {
       case I64 -> data.get(LONG, 8 * i);
       case I32 -> data.get(INT, 4 * i);

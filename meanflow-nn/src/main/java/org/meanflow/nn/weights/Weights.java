@@ -58,6 +58,28 @@ public final class Weights {
   }
 
   /**
+   * Reads the parameters that are in a file, under the same name and with the same shape.
+   *
+   * @param file a safetensors file
+   * @param parameters where to put them; those that the file lacks stay as they are
+   * @return what does not fit, a line each for the names that are missing in the file, unexpected,
+   *     and of another shape; empty if all fit
+   * @throws IOException if the file cannot be read or is damaged
+   */
+  public static List<String> loadMatching(Path file, ParameterStore parameters) throws IOException {
+    try (Safetensors tensors = Safetensors.open(file)) {
+      for (Parameter parameter : parameters.layout().parameters()) {
+        TensorInfo info = tensors.tensors().get(parameter.name());
+        if (info != null && Arrays.equals(info.shape(), parameter.shape())) {
+          parameters.write(parameter, Nd4j.createFromArray(tensors.doubles(parameter.name())));
+        }
+      }
+      Set<String> names = tensors.tensors().keySet();
+      return problems(tensors, names, "", parameters.layout(), Integer.MAX_VALUE);
+    }
+  }
+
+  /**
    * Adds a buffer of a network's layout to a file, one tensor for each parameter.
    *
    * @param writer the file
@@ -117,7 +139,12 @@ public final class Weights {
       ParameterLayout layout,
       Tensor buffer)
       throws IOException {
-    check(file, path, names, prefix, layout);
+    List<String> problems = problems(file, names, prefix, layout, NAMES_IN_A_MESSAGE);
+    if (!problems.isEmpty()) {
+      throw new WeightsException(
+          "%s does not fit the model: %s; use the configuration that it was trained with"
+              .formatted(path, String.join("; ", problems)));
+    }
     for (Parameter parameter : layout.parameters()) {
       double[] values = file.doubles(prefix + parameter.name());
       Tensor view = buffer.view(parameter.offset(), parameter.shape());
@@ -125,9 +152,8 @@ public final class Weights {
     }
   }
 
-  private static void check(
-      Safetensors file, Path path, Set<String> names, String prefix, ParameterLayout layout)
-      throws WeightsException {
+  private static List<String> problems(
+      Safetensors file, Set<String> names, String prefix, ParameterLayout layout, int shown) {
     Set<String> unexpected = new LinkedHashSet<>(names);
     List<String> missing = new ArrayList<>();
     List<String> misshaped = new ArrayList<>();
@@ -145,23 +171,18 @@ public final class Weights {
       }
     }
     List<String> problems = new ArrayList<>();
-    addProblem(problems, "missing", missing);
-    addProblem(problems, "unexpected", List.copyOf(unexpected));
-    addProblem(problems, "of another shape", misshaped);
-    if (!problems.isEmpty()) {
-      throw new WeightsException(
-          "%s does not fit the model: %s; use the configuration that it was trained with"
-              .formatted(path, String.join("; ", problems)));
-    }
+    addProblem(problems, "missing", missing, shown);
+    addProblem(problems, "unexpected", List.copyOf(unexpected), shown);
+    addProblem(problems, "of another shape", misshaped, shown);
+    return problems;
   }
 
-  private static void addProblem(List<String> problems, String what, List<String> names) {
+  private static void addProblem(
+      List<String> problems, String what, List<String> names, int shown) {
     if (!names.isEmpty()) {
-      int shown = Math.min(NAMES_IN_A_MESSAGE, names.size());
+      String listed = String.join(", ", names.subList(0, Math.min(shown, names.size())));
       String more = names.size() > shown ? ", …" : "";
-      problems.add(
-          "%d %s (%s%s)"
-              .formatted(names.size(), what, String.join(", ", names.subList(0, shown)), more));
+      problems.add("%d %s (%s%s)".formatted(names.size(), what, listed, more));
     }
   }
 }

@@ -21,6 +21,14 @@ public final class DataOrder {
   private record Epoch(long number, int[] order) {}
 
   /**
+   * The samples of a step.
+   *
+   * @param indices the index of each, in [0, size)
+   * @param epochs the epoch in which each is seen, counted from 0
+   */
+  public record Samples(int[] indices, long[] epochs) {}
+
+  /**
    * Creates the order.
    *
    * @param seed seed of the run, any value
@@ -43,16 +51,27 @@ public final class DataOrder {
    * The samples of a step.
    *
    * @param step training step, ≥ 0
+   * @return index and epoch of each, in new arrays
+   */
+  public Samples samples(long step) {
+    long first = first(step);
+    Samples samples = new Samples(new int[batch], new long[batch]);
+    for (int i = 0; i < batch; i++) {
+      long position = first + i;
+      samples.epochs[i] = position / size;
+      samples.indices[i] = epochOf(position / size).order[(int) (position % size)];
+    }
+    return samples;
+  }
+
+  /**
+   * The samples of a step without their epochs.
+   *
+   * @param step training step, ≥ 0
    * @return the index of each, in [0, size); a new array
    */
   public int[] indices(long step) {
-    long first = first(step);
-    int[] indices = new int[batch];
-    for (int i = 0; i < batch; i++) {
-      long position = first + i;
-      indices[i] = epochOf(position / size).order[(int) (position % size)];
-    }
-    return indices;
+    return samples(step).indices;
   }
 
   /**

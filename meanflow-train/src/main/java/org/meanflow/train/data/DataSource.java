@@ -3,8 +3,18 @@ package org.meanflow.train.data;
 import java.io.FileNotFoundException;
 import java.io.IOException;
 import java.io.InputStream;
+import java.nio.file.DirectoryIteratorException;
+import java.nio.file.DirectoryStream;
 import java.nio.file.Files;
+import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Collections;
+import java.util.List;
+import java.util.Objects;
+import java.util.regex.Pattern;
+import java.util.stream.Collectors;
 import org.jspecify.annotations.Nullable;
 
 /** Where the bytes of a data file come from. */
@@ -82,14 +92,7 @@ public interface DataSource {
     if (name.startsWith(RESOURCE)) {
       return resource(name.substring(RESOURCE.length()));
     }
-    Path path = Path.of(name);
-    if (!path.isAbsolute()) {
-      if (folder == null) {
-        throw new DataException(
-            name, "is relative to a folder that is not given", "name the folder with --data");
-      }
-      path = folder.resolve(name);
-    }
+    Path path = resolve(name, folder);
     Path compressed = path.resolveSibling(path.getFileName() + ".gz");
     if (Files.exists(path)) {
       return file(path);
@@ -101,5 +104,76 @@ public interface DataSource {
         path.toString(),
         "there is no such file, nor one with .gz behind its name",
         "name the folder that holds it with --data");
+  }
+
+  /**
+   * The files that a recipe names: a path, taken relative to a folder, in whose last name {@code *}
+   * stands for any text, as in {@code train/*.npz}. {@code NAME.labels.npy} is left out: it belongs
+   * to {@code NAME.npy}.
+   *
+   * @param pattern the files' names in a recipe
+   * @param folder what relative paths are relative to; {@code null} for none
+   * @return at least one file, sorted by name
+   * @throws DataException if there is none, the folder cannot be listed, or the path is relative
+   *     and no folder is given
+   */
+  static List<Path> matching(String pattern, @Nullable Path folder) throws DataException {
+    int slash = pattern.lastIndexOf('/');
+    Path parent =
+        slash < 0 && folder != null
+            ? folder
+            : resolve(slash < 0 ? pattern : pattern.substring(0, slash + 1), folder);
+    Pattern name =
+        Pattern.compile(
+            Arrays.stream(pattern.substring(slash + 1).split("\\*", -1))
+                .map(Pattern::quote)
+                .collect(Collectors.joining(".*")));
+    List<Path> files = new ArrayList<>();
+    try (DirectoryStream<Path> entries =
+        Files.newDirectoryStream(
+            parent,
+            entry -> {
+              String file = String.valueOf(entry.getFileName());
+              return name.matcher(file).matches() && !file.endsWith(".labels.npy");
+            })) {
+      entries.forEach(files::add);
+    } catch (IOException e) {
+      throw DataException.unreadable(parent, e);
+    } catch (DirectoryIteratorException e) {
+      throw DataException.unreadable(parent, Objects.requireNonNull(e.getCause()));
+    }
+    if (files.isEmpty()) {
+      throw new DataException(
+          parent.toString(),
+          "there is no file " + pattern.substring(slash + 1) + " in it",
+          "name the folder that holds them with --data, or the files with data.images");
+    }
+    Collections.sort(files);
+    return files;
+  }
+
+  /**
+   * A path that a recipe names.
+   *
+   * @param name the path
+   * @param folder what a relative path is relative to; {@code null} for none
+   * @return the path; nothing need be there
+   * @throws DataException if the path is relative and no folder is given, or it is no path
+   */
+  static Path resolve(String name, @Nullable Path folder) throws DataException {
+    try {
+      Path path = Path.of(name);
+      if (path.isAbsolute()) {
+        return path;
+      }
+      if (folder == null) {
+        throw new DataException(
+            name, "is relative to a folder that is not given", "name the folder with --data");
+      }
+      return folder.resolve(path);
+    } catch (InvalidPathException e) {
+      throw new DataException(
+          name.replaceAll("\\p{Cntrl}", "?"), "is no path: " + e.getReason(), "check it", e);
+    }
   }
 }

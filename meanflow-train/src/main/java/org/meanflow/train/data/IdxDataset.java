@@ -4,9 +4,6 @@ import java.nio.file.Path;
 import java.util.Objects;
 import java.util.stream.IntStream;
 import org.jspecify.annotations.Nullable;
-import org.nd4j.linalg.api.buffer.DataType;
-import org.nd4j.linalg.api.ndarray.INDArray;
-import org.nd4j.linalg.factory.Nd4j;
 
 /**
  * Grey images in the IDX files of the MNIST family: {@code idx3-ubyte} with images, {@code
@@ -16,22 +13,15 @@ import org.nd4j.linalg.factory.Nd4j;
  *
  * @see <a href="http://yann.lecun.com/exdb/mnist/">The format</a>
  */
-public final class IdxDataset implements ImageDataset {
+public final class IdxDataset extends PerImageDataset {
   private static final int LABELS_START = 8;
   private static final int ANY_LABEL = 256;
 
-  private final int size;
-  private final int height;
-  private final int width;
-  private final int classes;
   private final byte[] pixels;
   private final byte @Nullable [] labels;
 
   private IdxDataset(IdxFile images, byte @Nullable [] labels, int classes) {
-    this.size = images.dimensions()[0];
-    this.height = images.dimensions()[1];
-    this.width = images.dimensions()[2];
-    this.classes = classes;
+    super(images.dimensions()[0], classes, 1, images.dimensions()[1], images.dimensions()[2]);
     this.pixels = images.data();
     this.labels = labels;
   }
@@ -91,7 +81,7 @@ public final class IdxDataset implements ImageDataset {
     int count = images.dimensions()[0];
     if (labels.length != count) {
       throw new DataException(
-          IdxFile.at(source.name(), LABELS_START - Integer.BYTES),
+          DataException.at(source.name(), LABELS_START - Integer.BYTES),
           "there must be a label for each of the %d images of %s, got %d"
               .formatted(count, imageFile, labels.length),
           "take both files from the same set");
@@ -100,7 +90,7 @@ public final class IdxDataset implements ImageDataset {
       int label = labels[i] & 0xff;
       if (label >= classes) {
         throw new DataException(
-            IdxFile.at(source.name(), LABELS_START + (long) i),
+            DataException.at(source.name(), LABELS_START + (long) i),
             "label must be in [0, %d), got %d".formatted(classes, label),
             "check the file or the number of classes");
       }
@@ -109,65 +99,14 @@ public final class IdxDataset implements ImageDataset {
   }
 
   @Override
-  public int size() {
-    return size;
+  protected void read(int index, @Nullable Visit visit, double[] image) {
+    for (int i = 0; i < image.length; i++) {
+      image[i] = value(pixels[index * image.length + i]);
+    }
   }
 
   @Override
-  public int classes() {
-    return classes;
-  }
-
-  @Override
-  public long[] imageShape() {
-    return new long[] {1, height, width};
-  }
-
-  @Override
-  public Batch batch(int[] indices, DataType type) {
-    if (indices.length == 0) {
-      throw new IllegalArgumentException("indices must not be empty");
-    }
-    for (int index : indices) {
-      Objects.checkIndex(index, size);
-    }
-    INDArray x =
-        switch (type) {
-          case FLOAT -> Nd4j.createFromArray(floats(indices));
-          case DOUBLE -> Nd4j.createFromArray(doubles(indices));
-          default ->
-              throw new IllegalArgumentException("type must be FLOAT or DOUBLE, got " + type);
-        };
-    return new Batch(x.reshape('c', indices.length, 1, height, width), labels(indices));
-  }
-
-  private float[] floats(int[] indices) {
-    int image = height * width;
-    float[] values = new float[Math.multiplyExact(indices.length, image)];
-    for (int i = 0; i < values.length; i++) {
-      values[i] = (float) value(indices[i / image], i % image);
-    }
-    return values;
-  }
-
-  private double[] doubles(int[] indices) {
-    int image = height * width;
-    double[] values = new double[Math.multiplyExact(indices.length, image)];
-    for (int i = 0; i < values.length; i++) {
-      values[i] = value(indices[i / image], i % image);
-    }
-    return values;
-  }
-
-  private double value(int index, int pixel) {
-    return (pixels[index * height * width + pixel] & 0xff) / 127.5 - 1;
-  }
-
-  private int @Nullable [] labels(int[] indices) {
-    if (labels == null) {
-      return null;
-    }
-    byte[] all = labels;
-    return IntStream.of(indices).map(i -> all[i] & 0xff).toArray();
+  protected int label(int index) {
+    return Objects.requireNonNull(labels)[index] & 0xff;
   }
 }

@@ -48,11 +48,6 @@ record IdxFile(int[] dimensions, byte[] data) {
     }
   }
 
-  /** Where the byte {@code offset} of a file is, for messages. */
-  static String at(String file, long offset) {
-    return file + ": byte " + offset;
-  }
-
   private static final class Reader {
     private final String file;
     private final InputStream raw;
@@ -190,7 +185,7 @@ record IdxFile(int[] dimensions, byte[] data) {
     }
 
     private String place() {
-      return at(file, position)
+      return DataException.at(file, position)
           + (in instanceof GZIPInputStream ? " of the decompressed data" : "");
     }
   }

@@ -1,4 +1,4 @@
-/** Data sets of images and the order in which training sees them. */
+/** Data sets, the order in which training sees them, and reading ahead of it. */
 @NullMarked
 package org.meanflow.train.data;
 

@@ -20,16 +20,17 @@ import org.meanflow.train.optim.LearningRate;
 
 /**
  * All that a training run needs to know. In YAML each section is a mapping, its keys are the
- * components of its record; a key that is {@code @Nullable} there may be left out. Everything else
- * must be given, and nothing else may be.
+ * components of its record; a key that is {@code @Nullable} there or has a {@code @Default} may be
+ * left out. Everything else must be given, and nothing else may be.
  *
  * @param model the network
  * @param flow what is trained
  * @param optimizer AdamW
  * @param schedule how the learning rate changes
- * @param ema the moving average of the parameters
+ * @param ema the moving averages of the parameters
  * @param data what is trained on
  * @param run how long and how the training runs
+ * @param guard what happens to a step that must not be applied
  */
 public record Recipe(
     ModelSection model,
@@ -38,15 +39,19 @@ public record Recipe(
     ScheduleSection schedule,
     EmaSection ema,
     DataSection data,
-    RunSection run) {
+    RunSection run,
+    @Default("{}") GuardSection guard) {
 
   /** Recipes in the resource folder {@code recipes}; each is one file and one word here. */
-  private static final List<String> SHIPPED = List.of("digits", "fashion", "mnist");
+  private static final List<String> SHIPPED =
+      List.of("cifar10", "digits", "fashion", "imagenet-latent-b4", "imagenet-latent-xl2", "mnist");
+
+  private static final int MOST_BYTES = 1 << 16;
 
   /** Refuses an impossible network, and one with classes for data without labels. */
   public Recipe {
     int classes = model.dit().classes();
-    if (classes > 0 && data.labels() == null) {
+    if (classes > 0 && !data.labelled()) {
       throw new IllegalArgumentException(
           "model.classes must be 0 where data.labels is not given, got " + classes);
     }
@@ -93,7 +98,13 @@ public record Recipe(
 
   private static String text(Path file) throws RecipeException {
     try {
+      if (Files.size(file) > MOST_BYTES) {
+        throw new RecipeException(
+            file.toString(), "is no recipe: it has more than %d bytes".formatted(MOST_BYTES));
+      }
       return Files.readString(file);
+    } catch (RecipeException e) {
+      throw e;
     } catch (NoSuchFileException e) {
       throw new RecipeException(file.toString(), "there is no such file", e);
     } catch (IOException e) {
@@ -183,23 +194,24 @@ public record Recipe(
     return schedule.learningRate(optimizer.rate(), run.steps());
   }
 
-  /** {@return the moving average of the parameters} */
-  public Ema average() {
-    return ema.average();
+  /** {@return the moving averages of the parameters, the one to sample from first} */
+  public List<Ema> averages() {
+    return ema.averages();
   }
 
   /**
    * Reads the data set and checks that the network fits it.
    *
-   * @return the data set
+   * @return the data set, to be closed
    * @throws DataException if a file is missing or damaged, or a label is not below {@code
    *     model.classes}
    * @throws RecipeException if the images have another shape than the model
    */
   public ImageDataset dataset() throws DataException, RecipeException {
-    ImageDataset dataset = data.read(model.classes());
+    ImageDataset dataset = data.read(model);
     long[] expected = {model.channels(), model.imageSize(), model.imageSize()};
     if (!Arrays.equals(dataset.imageShape(), expected)) {
+      dataset.close();
       throw new RecipeException(
           data.images(),
           "images must have the shape that model.channels and model.imageSize say, %s, got %s"

@@ -5,7 +5,10 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.JsonNodeFactory;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.ParameterizedType;
 import java.lang.reflect.RecordComponent;
+import java.lang.reflect.Type;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
@@ -15,9 +18,10 @@ import org.jspecify.annotations.Nullable;
 /**
  * Turns a tree of keys and values into records and back. The components of a record are its keys: a
  * key that is no component is an error, and so is a component without a key unless it is {@link
- * Nullable}. Values are never converted, except integers to {@code double}; constants of an enum
- * are written in lower case with hyphens. Data binding by Jackson has all these rules too, but
- * messages that show classes rather than keys.
+ * Nullable} or has a {@link Default}. A list may be given as its only element. Values are never
+ * converted, except integers to {@code double}; constants of an enum are written in lower case with
+ * hyphens. Data binding by Jackson has all these rules too, but messages that show classes rather
+ * than keys.
  */
 final class RecordBinder {
   private static final ObjectMapper JSON = new ObjectMapper();
@@ -109,9 +113,13 @@ final class RecordBinder {
       if (component.getAnnotatedType().isAnnotationPresent(Nullable.class)) {
         return null;
       }
+      Default otherwise = component.getAnnotation(Default.class);
+      if (otherwise != null) {
+        return value(key, Yaml.parse(source, otherwise.value()), component.getGenericType());
+      }
       throw failure("%s must be given, got %s", key, value.isMissingNode() ? "nothing" : "null");
     }
-    return value(key, value, component.getType());
+    return value(key, value, component.getGenericType());
   }
 
   /** Jackson reads the null of {@code key:} as an empty text, which no key takes. */
@@ -119,7 +127,15 @@ final class RecordBinder {
     return value.isNull() || (value.isTextual() && value.textValue().isEmpty());
   }
 
-  private Object value(String key, JsonNode value, Class<?> type) throws RecipeException {
+  private Object value(String key, JsonNode value, Type genericType) throws RecipeException {
+    if (genericType instanceof ParameterizedType list) {
+      List<Object> elements = new ArrayList<>();
+      for (JsonNode element : value.isArray() ? value : List.of(value)) {
+        elements.add(value(key, element, list.getActualTypeArguments()[0]));
+      }
+      return List.copyOf(elements);
+    }
+    Class<?> type = (Class<?>) genericType;
     if (type.isRecord()) {
       return bind(key, value, type.asSubclass(Record.class));
     }

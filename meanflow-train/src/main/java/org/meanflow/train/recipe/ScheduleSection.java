@@ -1,6 +1,5 @@
 package org.meanflow.train.recipe;
 
-import org.jspecify.annotations.Nullable;
 import org.meanflow.train.optim.LearningRate;
 
 /**
@@ -8,14 +7,19 @@ import org.meanflow.train.optim.LearningRate;
  *
  * @param kind what follows the warm-up
  * @param warmupSteps steps of the warm-up
- * @param finalFraction what the cosine falls to, as a fraction of the rate; {@code null} for 0
+ * @param finalFraction what the cosine falls to, as a fraction of the rate
+ * @param referenceSteps steps after which the inverse root begins to fall; only it looks at it, and
+ *     needs it
  */
 public record ScheduleSection(
-    LearningRate.Kind kind, long warmupSteps, @Nullable Double finalFraction) {
+    LearningRate.Kind kind,
+    long warmupSteps,
+    @Default("0") double finalFraction,
+    @Default("0") long referenceSteps) {
 
   /** Refuses what {@link LearningRate} refuses. */
   public ScheduleSection {
-    learningRate(kind, warmupSteps, finalFraction, 1, 1);
+    new LearningRate(1, warmupSteps, kind, 1, finalFraction, referenceSteps);
   }
 
   /**
@@ -26,16 +30,6 @@ public record ScheduleSection(
    * @return the rate of each step
    */
   public LearningRate learningRate(double rate, long steps) {
-    return learningRate(kind, warmupSteps, finalFraction, rate, steps);
-  }
-
-  private static LearningRate learningRate(
-      LearningRate.Kind kind,
-      long warmupSteps,
-      @Nullable Double finalFraction,
-      double rate,
-      long steps) {
-    double fraction = finalFraction == null ? 0 : finalFraction;
-    return new LearningRate(rate, warmupSteps, kind, steps, fraction);
+    return new LearningRate(rate, warmupSteps, kind, steps, finalFraction, referenceSteps);
   }
 }

@@ -5,16 +5,13 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.IOException;
-import java.io.OutputStream;
+import java.lang.reflect.RecordComponent;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.charset.StandardCharsets;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
-import java.time.DateTimeException;
 import java.time.Instant;
-import java.util.ArrayList;
 import java.util.List;
 import org.meanflow.nn.weights.AtomicFile;
 
@@ -25,11 +22,12 @@ import org.meanflow.nn.weights.AtomicFile;
  */
 public final class MetricsLog implements AutoCloseable {
   private static final ObjectMapper JSON = new ObjectMapper();
+  private static final RecordComponent[] COMPONENTS = Metrics.class.getRecordComponents();
 
-  private final OutputStream out;
+  private final FileChannel out;
 
   private MetricsLog(Path file, StandardOpenOption option) throws IOException {
-    out = Files.newOutputStream(file, option, StandardOpenOption.WRITE);
+    out = FileChannel.open(file, option, StandardOpenOption.WRITE);
   }
 
   /**
@@ -53,7 +51,7 @@ public final class MetricsLog implements AutoCloseable {
    * @throws IOException if the file is no log or cannot be written
    */
   public static MetricsLog resume(Path file, long step) throws IOException {
-    List<Metrics> records = Files.exists(file) ? read(file) : List.of();
+    List<Metrics> records = read(file);
     AtomicFile.write(
         file,
         channel -> {
@@ -69,36 +67,37 @@ public final class MetricsLog implements AutoCloseable {
   /**
    * Reads a log.
    *
-   * @param file the file
+   * @param file the file; may be missing
    * @return its records, oldest first; without a last line that was cut off
    * @throws IOException if the file cannot be read, or a line before the last is no record
    */
   public static List<Metrics> read(Path file) throws IOException {
-    String[] lines = new String(Files.readAllBytes(file), StandardCharsets.UTF_8).split("\n");
-    List<Metrics> records = new ArrayList<>();
-    for (int i = 0; i < lines.length; i++) {
-      try {
-        records.add(parse(lines[i]));
-      } catch (JacksonException | IllegalArgumentException | DateTimeException e) {
-        if (i < lines.length - 1) {
-          throw new IOException(
-              "%s: line %d: is no record of metrics; mend or remove the line"
-                  .formatted(file, i + 1),
-              e);
-        }
-      }
-    }
-    return records;
+    return new MetricsReader(file).read();
   }
 
   /**
    * Writes a record.
    *
    * @param metrics the record
-   * @throws IOException if the file cannot be written
+   * @throws IOException if the file cannot be written; then it is as before
    */
   public void append(Metrics metrics) throws IOException {
-    out.write(line(metrics)); // not buffered
+    long end = out.size();
+    try {
+      write(out, line(metrics)); // not buffered
+    } catch (IOException e) {
+      out.truncate(end);
+      throw e;
+    }
+  }
+
+  /**
+   * Forces the records written so far to the disk.
+   *
+   * @throws IOException if the disk refuses
+   */
+  public void force() throws IOException {
+    out.force(false);
   }
 
   @Override
@@ -115,38 +114,52 @@ public final class MetricsLog implements AutoCloseable {
 
   private static byte[] line(Metrics metrics) {
     ObjectNode tree = JSON.createObjectNode();
-    tree.put("step", metrics.step());
-    put(tree, "loss", metrics.loss());
-    put(tree, "mse", metrics.mse());
-    put(tree, "lr", metrics.lr());
-    put(tree, "gradNorm", metrics.gradNorm());
-    put(tree, "stepsPerSecond", metrics.stepsPerSecond());
-    put(tree, "imagesPerSecond", metrics.imagesPerSecond());
-    tree.put("epoch", metrics.epoch());
-    tree.put("time", metrics.time().toString());
+    try {
+      for (RecordComponent each : COMPONENTS) {
+        switch (each.getAccessor().invoke(metrics)) {
+          case Double number -> tree.put(each.getName(), Double.isFinite(number) ? number : null);
+          case Long number -> tree.put(each.getName(), number);
+          case Object value -> tree.put(each.getName(), value.toString());
+        }
+      }
+    } catch (ReflectiveOperationException e) {
+      throw new LinkageError("Metrics", e);
+    }
     return (tree + "\n").getBytes(StandardCharsets.UTF_8);
   }
 
-  private static void put(ObjectNode tree, String key, double value) {
-    tree.put(key, Double.isFinite(value) ? (Double) value : null);
-  }
-
-  private static Metrics parse(String line) throws JacksonException {
+  /** Reads a line. */
+  static Metrics parse(String line) throws JacksonException {
     JsonNode tree = JSON.readTree(line);
-    return new Metrics(
-        tree.required("step").longValue(),
-        number(tree, "loss"),
-        number(tree, "mse"),
-        number(tree, "lr"),
-        number(tree, "gradNorm"),
-        number(tree, "stepsPerSecond"),
-        number(tree, "imagesPerSecond"),
-        tree.required("epoch").longValue(),
-        Instant.parse(tree.required("time").asText()));
+    Object[] values = new Object[COMPONENTS.length];
+    Class<?>[] types = new Class<?>[COMPONENTS.length];
+    for (int i = 0; i < COMPONENTS.length; i++) {
+      String key = COMPONENTS[i].getName();
+      types[i] = COMPONENTS[i].getType();
+      if (types[i] == double.class) {
+        values[i] = number(tree, key);
+      } else if (types[i] == long.class) {
+        values[i] = tree.required(key).longValue();
+      } else {
+        values[i] = Instant.parse(tree.required(key).asText());
+      }
+    }
+    try {
+      return Metrics.class.getDeclaredConstructor(types).newInstance(values);
+    } catch (ReflectiveOperationException e) {
+      throw new LinkageError("Metrics", e);
+    }
   }
 
+  /** A key may be missing: metrics are added over time, and old logs stay readable. */
   private static double number(JsonNode tree, String key) {
-    JsonNode value = tree.required(key);
-    return value.isNull() ? Double.NaN : value.doubleValue();
+    JsonNode value = tree.path(key);
+    if (value.isMissingNode() || value.isNull()) {
+      return Double.NaN;
+    }
+    if (!value.isNumber()) {
+      throw new IllegalArgumentException(key + " must be a number, got " + value);
+    }
+    return value.doubleValue();
   }
 }

@@ -1,17 +1,25 @@
 package org.meanflow.train.run;
 
+import com.fasterxml.jackson.databind.json.JsonMapper;
+import java.io.Closeable;
 import java.io.IOException;
-import java.nio.ByteBuffer;
+import java.nio.channels.FileChannel;
+import java.nio.channels.OverlappingFileLockException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.FileSystemException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
+import java.nio.file.StandardOpenOption;
 import java.time.LocalDateTime;
 import java.time.format.DateTimeFormatter;
 import java.util.Comparator;
 import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
+import java.util.SortedMap;
+import java.util.TreeMap;
+import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.stream.Stream;
 import org.meanflow.nn.weights.AtomicFile;
@@ -23,9 +31,12 @@ import org.meanflow.train.recipe.RecipeException;
  *
  * <pre>
  * config.yaml                the recipe with all its values: what is needed to run it again
+ * environment.json           see {@link Environment}
  * metrics.jsonl              see {@link MetricsLog}
  * samples/step_000500.png    grids of samples
  * checkpoints/step_000500    folders of checkpoints
+ * tensorboard/               see {@link TensorBoardLog}
+ * report.html                see {@link org.meanflow.train.report.Report}
  * </pre>
  *
  * A step in a name is the number of steps done.
@@ -35,7 +46,13 @@ public final class RunDirectory {
       DateTimeFormatter.ofPattern("yyyyMMdd-HHmmss", Locale.ROOT);
   private static final String PREFIX = "step_";
   private static final Pattern CHECKPOINT = Pattern.compile(PREFIX + "[0-9]{1,18}");
+  private static final Pattern SAMPLE = Pattern.compile(PREFIX + "([0-9]{1,18})\\.png");
+  private static final Pattern LEFTOVER =
+      Pattern.compile(
+          "\\.(config\\.yaml|environment\\.json|metrics\\.jsonl|report\\.html|step_.*)\\..*");
   private static final String CONFIG = "config.yaml";
+  private static final String ENVIRONMENT = "environment.json";
+  private static final JsonMapper JSON = new JsonMapper();
 
   private final Path root;
 
@@ -65,8 +82,7 @@ public final class RunDirectory {
           root + " is not empty and holds no run; give --out a folder that is new or empty");
     }
     try {
-      Files.createDirectories(run.samples());
-      Files.createDirectories(run.checkpoints());
+      Files.createDirectories(root);
     } catch (FileSystemException e) {
       throw new IOException(
           "cannot make the run directory %s (%s); give --out a folder that can be written"
@@ -74,8 +90,57 @@ public final class RunDirectory {
                   root, e.getReason() != null ? e.getReason() : e.getClass().getSimpleName()),
           e);
     }
-    run.writeConfig(recipe);
+    run.writeConfig(recipe); // first, so that there is a run as soon as there is anything
+    Files.createDirectories(run.samples());
+    Files.createDirectories(run.checkpoints());
     return run;
+  }
+
+  /**
+   * Keeps other processes from training in this folder.
+   *
+   * @return closes to let them; so does the end of this process
+   * @throws IOException if another process trains in it
+   */
+  public Closeable lock() throws IOException {
+    FileChannel file =
+        FileChannel.open(
+            root.resolve(".lock"), StandardOpenOption.CREATE, StandardOpenOption.WRITE);
+    boolean locked = false;
+    try {
+      locked = file.tryLock() != null;
+    } catch (OverlappingFileLockException e) {
+      // This process has it.
+    } finally {
+      if (!locked) {
+        file.close();
+      }
+    }
+    if (!locked) {
+      throw new IOException(
+          root + " is being trained by another process; wait for it to end, or end it");
+    }
+    return file;
+  }
+
+  /**
+   * Deletes what a process that died left behind half written.
+   *
+   * @throws IOException if a file cannot be deleted
+   */
+  public void removeLeftovers() throws IOException {
+    for (Path folder : List.of(root, samples(), checkpoints())) {
+      List<Path> leftovers;
+      try (Stream<Path> files = Files.list(folder)) {
+        leftovers =
+            files
+                .filter(file -> LEFTOVER.matcher(file.getFileName().toString()).matches())
+                .toList();
+      }
+      for (Path each : leftovers) {
+        delete(each);
+      }
+    }
   }
 
   /**
@@ -85,15 +150,30 @@ public final class RunDirectory {
    * @throws IOException if it cannot be written; then the one before is still there
    */
   public void writeConfig(Recipe recipe) throws IOException {
-    byte[] yaml = recipe.toYaml().getBytes(StandardCharsets.UTF_8);
-    AtomicFile.write(
-        config(),
-        channel -> {
-          ByteBuffer rest = ByteBuffer.wrap(yaml);
-          while (rest.hasRemaining()) {
-            channel.write(rest);
-          }
-        });
+    AtomicFile.write(config(), recipe.toYaml().getBytes(StandardCharsets.UTF_8));
+  }
+
+  /**
+   * What the run was computed with, the last time it was started.
+   *
+   * @return as {@link #writeEnvironment} was given it; empty before
+   * @throws IOException if it cannot be read
+   */
+  public Optional<Environment> environment() throws IOException {
+    Path file = root.resolve(ENVIRONMENT);
+    return Files.exists(file)
+        ? Optional.of(JSON.readValue(Files.readAllBytes(file), Environment.class))
+        : Optional.empty();
+  }
+
+  /**
+   * Keeps what the run is computed with, in place of what was kept before.
+   *
+   * @param environment what to keep
+   * @throws IOException if it cannot be written; then what was kept before is still there
+   */
+  public void writeEnvironment(Environment environment) throws IOException {
+    AtomicFile.write(root.resolve(ENVIRONMENT), JSON.writeValueAsBytes(environment));
   }
 
   /**
@@ -168,6 +248,47 @@ public final class RunDirectory {
     return samples().resolve(name(step) + ".png");
   }
 
+  /**
+   * The grids that were drawn.
+   *
+   * @return their files by step
+   * @throws IOException if the folder cannot be read
+   */
+  public SortedMap<Long, Path> drawnSamples() throws IOException {
+    SortedMap<Long, Path> drawn = new TreeMap<>();
+    try (Stream<Path> files = Files.list(samples())) {
+      for (Path file : (Iterable<Path>) files::iterator) {
+        Matcher name = SAMPLE.matcher(file.getFileName().toString());
+        if (name.matches() && Files.isRegularFile(file)) {
+          drawn.put(Long.parseLong(name.group(1)), file);
+        }
+      }
+    }
+    return drawn;
+  }
+
+  /**
+   * Deletes the grids of steps that were lost.
+   *
+   * @param step the last step whose grid is kept
+   * @throws IOException if one cannot be deleted
+   */
+  public void discardSamplesAfter(long step) throws IOException {
+    for (Path file : drawnSamples().tailMap(step + 1).values()) {
+      Files.delete(file);
+    }
+  }
+
+  /** {@return the folder of the event files for TensorBoard} */
+  public Path tensorboard() {
+    return root.resolve("tensorboard");
+  }
+
+  /** {@return the file of the report} */
+  public Path report() {
+    return root.resolve("report.html");
+  }
+
   /** {@return the folder of the checkpoints} */
   public Path checkpoints() {
     return root.resolve("checkpoints");
@@ -184,26 +305,49 @@ public final class RunDirectory {
   }
 
   /**
-   * The newest checkpoint. One that was being written when the process died does not count.
+   * The checkpoints. One that was being written when the process died does not count; whether the
+   * others are still whole, {@link org.meanflow.train.Checkpoint#newestWhole} tells.
    *
-   * @return its folder; empty if there is none yet
+   * @return their folders, newest first
    * @throws IOException if the folder cannot be read
    */
-  public Optional<Path> newestCheckpoint() throws IOException {
-    List<Path> oldestFirst = listCheckpoints();
-    return oldestFirst.isEmpty() ? Optional.empty() : Optional.of(oldestFirst.getLast());
+  public List<Path> newestCheckpoints() throws IOException {
+    return checkpointsIn(checkpoints());
   }
 
   /**
-   * Deletes all but the newest checkpoints.
+   * Deletes all checkpoints but the newest, and some others.
    *
-   * @param count how many to keep, ≥ 1
+   * @param count how many of the newest to keep, ≥ 1
+   * @param every those whose step is a multiple of it are kept, too; 0 for no others
    * @throws IOException if one cannot be deleted
    */
-  public void keepCheckpoints(int count) throws IOException {
-    List<Path> oldestFirst = listCheckpoints();
-    for (Path folder : oldestFirst.subList(0, Math.max(0, oldestFirst.size() - count))) {
-      delete(folder);
+  public void keepCheckpoints(int count, long every) throws IOException {
+    List<Path> newestFirst = newestCheckpoints();
+    for (Path folder :
+        newestFirst.subList(Math.min(count, newestFirst.size()), newestFirst.size())) {
+      if (every == 0 || step(folder) % every != 0) {
+        Path doomed = folder.resolveSibling("." + folder.getFileName() + ".deleted");
+        delete(doomed);
+        Files.move(folder, doomed, StandardCopyOption.ATOMIC_MOVE); // never seen half deleted
+        delete(doomed);
+      }
+    }
+  }
+
+  /**
+   * Finds checkpoints.
+   *
+   * @param folder the folder that they are in
+   * @return their folders, newest first
+   * @throws IOException if the folder cannot be read
+   */
+  public static List<Path> checkpointsIn(Path folder) throws IOException {
+    try (Stream<Path> folders = Files.list(folder)) {
+      return folders
+          .filter(each -> CHECKPOINT.matcher(each.getFileName().toString()).matches())
+          .sorted(Comparator.comparingLong(RunDirectory::step).reversed())
+          .toList();
     }
   }
 
@@ -226,15 +370,6 @@ public final class RunDirectory {
     }
   }
 
-  private List<Path> listCheckpoints() throws IOException {
-    try (Stream<Path> folders = Files.list(checkpoints())) {
-      return folders
-          .filter(folder -> CHECKPOINT.matcher(folder.getFileName().toString()).matches())
-          .sorted(Comparator.comparingLong(RunDirectory::step))
-          .toList();
-    }
-  }
-
   private static long step(Path checkpoint) {
     return Long.parseLong(checkpoint.getFileName().toString().substring(PREFIX.length()));
   }
@@ -248,7 +383,7 @@ public final class RunDirectory {
 
   private static boolean isEmpty(Path folder) throws IOException {
     try (Stream<Path> files = Files.list(folder)) {
-      return files.findAny().isEmpty();
+      return files.allMatch(file -> LEFTOVER.matcher(file.getFileName().toString()).matches());
     }
   }
 }

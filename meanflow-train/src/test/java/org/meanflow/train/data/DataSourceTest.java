@@ -7,6 +7,7 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -47,6 +48,33 @@ class DataSourceTest {
             directory.resolve("train")
                 + ": there is no such file, nor one with .gz behind its name; name the folder that"
                 + " holds it with --data");
+  }
+
+  @Test
+  void aStarStandsForAnyText() throws IOException {
+    Path folder = Files.createDirectory(directory.resolve("train"));
+    for (String name : List.of("b.npy", "a.npy", "a.labels.npy", "a.npz", "xa.npyx", "a.np.y")) {
+      Files.write(folder.resolve(name), new byte[0]);
+    }
+    assertThat(DataSource.matching("train/*.npy", directory))
+        .containsExactly(folder.resolve("a.npy"), folder.resolve("b.npy"));
+    assertThat(DataSource.matching("a*.np*", folder))
+        .containsExactly(
+            folder.resolve("a.np.y"), folder.resolve("a.npy"), folder.resolve("a.npz"));
+    assertThat(DataSource.matching(folder + "/b.npy", null))
+        .containsExactly(folder.resolve("b.npy"));
+    assertThatThrownBy(() -> DataSource.matching("train/*.bin", directory))
+        .isInstanceOf(DataException.class)
+        .hasMessageStartingWith(folder + ": there is no file *.bin in it; name the folder");
+    assertThatThrownBy(() -> DataSource.matching("test/*.npy", directory))
+        .isInstanceOf(DataException.class)
+        .hasMessageContaining("test: there is no such file");
+    assertThatThrownBy(() -> DataSource.matching("*.npy", null))
+        .isInstanceOf(DataException.class)
+        .hasMessageContaining("name the folder with --data");
+    assertThatThrownBy(() -> DataSource.matching("a\0b/*.npy", directory))
+        .isInstanceOf(DataException.class)
+        .hasMessageContaining("a?b/: is no path");
   }
 
   private static byte[] bytes(DataSource source) throws IOException {

@@ -36,6 +36,22 @@ class LearningRateTest {
     }
   }
 
+  /** η(t) = rate/√max(1, t/t_ref), times the warm-up. */
+  @Test
+  void inverseRootHalvesWhenStepsQuadruple() {
+    LearningRate rate = new LearningRate(2, 10, Kind.INVERSE_ROOT, 50, 0, 100);
+    double ulps = 1e-15; // a root and three operations on numbers up to 2
+    assertThat(rate.at(0)).isCloseTo(0.2, within(ulps));
+    assertThat(rate.at(9)).isEqualTo(2);
+    assertThat(rate.at(100)).isEqualTo(2);
+    assertThat(rate.at(400)).isCloseTo(1, within(ulps));
+    assertThat(rate.at(1600)).isCloseTo(0.5, within(ulps));
+    LearningRate longWarmup = new LearningRate(2, 1000, Kind.INVERSE_ROOT, 50, 0, 100);
+    assertThat(longWarmup.at(399)).isCloseTo(0.8 / Math.sqrt(3.99), within(ulps));
+    assertThatThrownBy(() -> new LearningRate(1, 0, Kind.INVERSE_ROOT, 1, 0))
+        .hasMessage("referenceSteps must be >= 1, got 0");
+  }
+
   @Test
   void aRunMayEndInItsWarmUp() {
     LearningRate rate = new LearningRate(1, 100, Kind.COSINE, 20, 0);

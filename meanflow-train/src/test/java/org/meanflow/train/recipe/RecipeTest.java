@@ -34,7 +34,12 @@ import org.meanflow.nn.dit.TimeConditioning;
 import org.meanflow.nn.engine.Norm;
 import org.meanflow.nn.engine.Precision;
 import org.meanflow.nn.layer.PositionTable;
+import org.meanflow.train.Guard;
 import org.meanflow.train.data.DataException;
+import org.meanflow.train.data.HorizontalFlip;
+import org.meanflow.train.data.ImageDataset;
+import org.meanflow.train.data.ImageFolderDataset;
+import org.meanflow.train.data.LatentForm;
 import org.meanflow.train.optim.AdamWConfig;
 import org.meanflow.train.optim.Ema;
 import org.meanflow.train.optim.LearningRate;
@@ -73,10 +78,23 @@ class RecipeTest {
         guidance: {omega: 2, kappa: 0.5, from: 0.1, to: 0.9, dropProbability: 0.2, dropped: guided, startStep: 40}
         loss: {p: 0.5, c: 0.01, reduction: mean}
       optimizer: {rate: 1e-4, beta1: 0.8, beta2: 0.99, epsilon: 1.0e-8, weightDecay: 0.1, clipNorm: 2}
-      schedule: {kind: constant, warmupSteps: 30, finalFraction: 0.1}
-      ema: {decay: 0.99, warmup: true}
-      data: {format: idx, folder: some folder, images: some images, labels: some labels}
-      run: {batch: 8, steps: 90, seed: -3, previewEvery: 0, checkpointEvery: 10, keepCheckpoints: 1, precision: fp64}
+      schedule: {kind: constant, warmupSteps: 30, finalFraction: 0.1, referenceSteps: 70}
+      ema: {decay: [0.99, 0.9], warmup: true}
+      data: {format: idx, folder: some folder, images: some images, labels: some labels, flip: true}
+      run:
+        batch: 8
+        steps: 90
+        seed: -3
+        previewEvery: 0
+        checkpointEvery: 10
+        keepCheckpoints: 1
+        precision: fp64
+        accumulate: 2
+        keepEvery: 30
+        onSaveFailure: continue
+        init: some run
+        initPartial: true
+      guard: {onNonFinite: rollback, limit: 3, rollbackFactor: 0.25, spikeThreshold: 20, window: 50}
       """;
 
   private static Recipe digits;
@@ -124,12 +142,29 @@ class RecipeTest {
     assertThat(objective.loss()).isEqualTo(new AdaptiveLoss(0.5, 0.01, Reduction.MEAN));
     assertThat(recipe.adamW()).isEqualTo(new AdamWConfig(0.8, 0.99, 1e-8, 0.1, 2));
     assertThat(recipe.learningRate())
-        .isEqualTo(new LearningRate(1e-4, 30, LearningRate.Kind.CONSTANT, 90, 0.1));
-    assertThat(recipe.average()).isEqualTo(new Ema(0.99, true));
+        .isEqualTo(new LearningRate(1e-4, 30, LearningRate.Kind.CONSTANT, 90, 0.1, 70));
+    assertThat(recipe.averages()).containsExactly(new Ema(0.99, true), new Ema(0.9, true));
     assertThat(recipe.data())
         .isEqualTo(
-            new DataSection(DataSection.Format.IDX, "some folder", "some images", "some labels"));
-    assertThat(recipe.run()).isEqualTo(new RunSection(8, 90, -3, 0, 10, 1, Precision.FP64));
+            new DataSection(
+                DataSection.Format.IDX, "some folder", "some images", "some labels", true, null));
+    assertThat(recipe.run())
+        .isEqualTo(
+            new RunSection(
+                8,
+                90,
+                -3,
+                0,
+                10,
+                1,
+                Precision.FP64,
+                2,
+                30,
+                RunSection.OnSaveFailure.CONTINUE,
+                "some run",
+                true));
+    assertThat(recipe.guard().config())
+        .isEqualTo(new Guard.Config(Guard.Policy.ROLLBACK, 3, 0.25, 20, 50));
   }
 
   @Test
@@ -146,6 +181,10 @@ class RecipeTest {
                     "schedule.finalFraction=null",
                     "schedule.kind=cosine",
                     "ema.warmup=null",
+                    "ema.decay=0.5",
+                    "run.accumulate=null",
+                    "run.init=null",
+                    "guard=null",
                     "model.classes=0",
                     "data.labels=null"));
     assertThat(recipe.dit().norm()).isEqualTo(Norm.layer());
@@ -154,8 +193,12 @@ class RecipeTest {
     assertThat(recipe.objective(0).guidance().omega()).isEqualTo(2);
     assertThat(recipe.adamW().clipNorm()).isInfinite();
     assertThat(recipe.learningRate().finalFraction()).isZero();
-    assertThat(recipe.average().warmup()).isFalse();
-    assertThat(recipe.toYaml()).doesNotContain("lawR", "clipNorm", "labels", "null");
+    assertThat(recipe.averages()).containsExactly(new Ema(0.5, false));
+    assertThat(recipe.run().accumulate()).isEqualTo(1);
+    assertThat(recipe.guard().config())
+        .isEqualTo(new Guard.Config(Guard.Policy.STOP, 10, 0.5, Double.POSITIVE_INFINITY, 100));
+    assertThat(recipe.toYaml()).doesNotContain("lawR", "clipNorm", "labels", "null", "init:");
+    assertThat(recipe.toYaml()).contains("accumulate: 1", "window: 100"); // defaults are resolved
     assertThat(Recipe.parse("again", recipe.toYaml())).isEqualTo(recipe);
   }
 
@@ -236,7 +279,8 @@ class RecipeTest {
     assertThatThrownBy(() -> Recipe.load("digit"))
         .isInstanceOf(RecipeException.class)
         .hasMessage(
-            "recipe digit: is unknown; known are digits, fashion, mnist, or name a .yaml file");
+            "recipe digit: is unknown; known are cifar10, digits, fashion, imagenet-latent-b4,"
+                + " imagenet-latent-xl2, mnist, or name a .yaml file");
   }
 
   @Test
@@ -250,10 +294,10 @@ class RecipeTest {
 
   @Test
   void aMissingKeyIsNamed() {
-    refused("batch: 8, ", "", "run.batch must be given, got nothing");
+    refused("  batch: 8\n", "", "run.batch must be given, got nothing");
     refused("  path: cosine", "  path: null", "flow.path must be given, got null");
     refused("  path: cosine", "  path:", "flow.path must be given, got null");
-    refused("ema: {decay: 0.99, warmup: true}\n", "", "ema must be given, got nothing");
+    refused("ema: {decay: [0.99, 0.9], warmup: true}\n", "", "ema must be given, got nothing");
     refused("  mean: -2\n", "\n", "flow.times.mean must be given for the law logit-normal");
     refused(
         "lawR: {law: uniform}", "lawR: {law: logit-normal, mean: 0}", "flow.times.lawR.std must");
@@ -277,6 +321,8 @@ class RecipeTest {
         "qkNorm: true  | qkNorm: 1        | model.qkNorm must be true or false, got 1",
         "warmup: true  | warmup: \"true\" | ema.warmup must be true or false, got \"true\"",
         "path: cosine  | path: 3          | flow.path must be a text, got 3",
+        "decay: [0.99, 0.9] | decay: [0.9, high] | ema.decay must be a number, got \"high\"",
+        "onSaveFailure: continue | onSaveFailure: retry | run.onSaveFailure must be one of stop",
         "norm: layer   | norm: none       | model.norm must be one of rms, layer, got \"none\"",
         "norm: layer   | norm: LAYER      | model.norm must be one of rms, layer, got \"LAYER\"",
         "norm: layer   | norm: 1          | model.norm must be one of rms, layer, got 1",
@@ -304,13 +350,28 @@ class RecipeTest {
         "beta2: 0.99   | beta2: 1       | optimizer.beta2 must be in [0, 1), got 1.0",
         "clipNorm: 2   | clipNorm: 0    | optimizer.clipNorm must be > 0, got 0.0",
         "warmupSteps: 30 | warmupSteps: -1 | schedule.warmupSteps must be >= 0, got -1",
-        "decay: 0.99   | decay: 1       | ema.decay must be in [0, 1), got 1.0",
+        "decay: [0.99, 0.9] | decay: 1  | ema.decay must be in [0, 1), got 1.0",
+        "decay: [0.99, 0.9] | decay: [0.9, -1] | ema.decay must be in [0, 1), got -1.0",
+        "decay: [0.99, 0.9] | decay: [] | ema.decay must have at least one value, got none",
+        "decay: [0.99, 0.9] | decay: [0.9, 0.90] | ema.decay must have different values",
+        "accumulate: 2 | accumulate: 0  | run.accumulate must be >= 1, got 0",
+        "accumulate: 2 | accumulate: 3  | run.batch must be a multiple of accumulate (3), got 8",
+        "keepEvery: 30 | keepEvery: -1  | run.keepEvery must be >= 0, got -1",
+        "limit: 3      | limit: -1      | guard.limit must be >= 0, got -1",
+        "rollbackFactor: 0.25 | rollbackFactor: 0 | guard.rollbackFactor must be in (0, 1]",
+        "spikeThreshold: 20 | spikeThreshold: 0 | guard.spikeThreshold must be > 0, got 0.0",
+        "window: 50    | window: 7      | guard.window must be >= 8, got 7",
+        "kind: constant, warmupSteps: 30, finalFraction: 0.1, referenceSteps: 70 | kind:"
+            + " inverse-root, warmupSteps: 1 | schedule.referenceSteps must be >= 1, got 0",
         "batch: 8      | batch: 0       | run.batch must be >= 1, got 0",
         "steps: 90     | steps: 0       | run.steps must be >= 1, got 0",
         "previewEvery: 0 | previewEvery: -1 | run.previewEvery must be >= 0, got -1",
         "checkpointEvery: 10 | checkpointEvery: -1 | run.checkpointEvery must be >= 0, got -1",
         "keepCheckpoints: 1 | keepCheckpoints: 0 | run.keepCheckpoints must be >= 1, got 0",
         "labels: some labels | labels: null | model.classes must be 0 where data.labels is not",
+        "format: idx   | format: cifar10 | data.labels must be left out unless data.format is idx",
+        "labels: some labels | latents: {content: latents} | data.latents must be given if, and"
+            + " only",
       })
   void aValueOutOfRangeIsRefused(String line, String changed, String message) {
     refused(line, changed, message);
@@ -403,6 +464,72 @@ class RecipeTest {
     assertThatThrownBy(() -> recipe.with(List.of("data.folder=null")).dataset())
         .isInstanceOf(DataException.class)
         .hasMessageContaining("--data");
+  }
+
+  @Test
+  void latentsSayHowTheyAreNormalised() throws RecipeException {
+    List<String> overrides =
+        List.of(
+            "data.format=latents",
+            "data.labels=",
+            "data.latents={content: mean-logvar, mean: [0.5, 1, -2], std: 3, scale: 0.18215}");
+    LatentForm form = Recipe.parse("full", FULL).with(overrides).data().latents();
+    assertThat(form)
+        .isEqualTo(
+            new LatentForm(
+                LatentForm.Content.MEAN_LOGVAR, 0.18215, List.of(0.5, 1.0, -2.0), List.of(3.0)));
+    assertThatThrownBy(() -> digits.with(overrides).with(List.of("data.latents.std=[1, 0, 1]")))
+        .hasMessageContaining("data.latents.std must be finite and > 0, got [1.0, 0.0, 1.0]");
+    assertThatThrownBy(() -> digits.with(overrides).with(List.of("data.latents.std=[1, wide]")))
+        .hasMessageContaining("data.latents.std must be a number, got \"wide\"");
+    assertThatThrownBy(() -> digits.with(overrides).with(List.of("data.latents=null")))
+        .hasMessageContaining("data.latents must be given if, and only if, data.format is latents");
+  }
+
+  @Test
+  void cifarIsReadFromRecordsOrFolders() throws IOException {
+    Recipe recipe = Recipe.load("cifar10").with(List.of("data.folder=" + directory));
+    Files.write(directory.resolve("data_batch_1.bin"), new byte[2 * 3073]);
+    Files.write(directory.resolve("data_batch_2.bin"), new byte[3073]);
+    Files.write(directory.resolve("test_batch.bin"), new byte[3073]);
+    try (ImageDataset dataset = recipe.dataset()) {
+      assertThat(dataset).isInstanceOf(HorizontalFlip.class);
+      assertThat(dataset.size()).isEqualTo(3);
+      assertThat(dataset.imageShape()).containsExactly(3, 32, 32);
+    }
+    Path folder = Files.createDirectories(directory.resolve("train/cat"));
+    Files.write(folder.resolve("x.png"), new byte[1]);
+    List<String> pictures =
+        List.of("data.format=image-folder", "data.images=train", "data.flip=null");
+    try (ImageDataset dataset = recipe.with(pictures).dataset()) {
+      assertThat(dataset).isInstanceOf(ImageFolderDataset.class);
+      assertThat(dataset.size()).isEqualTo(1);
+      assertThat(dataset.classes()).isEqualTo(10);
+    }
+  }
+
+  @Test
+  void latentsHaveThePapersSettings() throws RecipeException {
+    for (String name : List.of("imagenet-latent-b4", "imagenet-latent-xl2")) {
+      Recipe recipe = Recipe.load(name);
+      boolean large = name.endsWith("xl2");
+      assertThat(recipe.dit()).isEqualTo(DiTConfig.preset(large ? "XL/2" : "B/4", 4, 32, 1000));
+      Guidance guidance = recipe.objective(0).guidance();
+      // arXiv 2505.13447: an effective scale ω / (1 − κ) of 2 in table 5, of 2.5 in table 4.
+      assertThat(Math.abs(guidance.omega() / (1 - guidance.kappa()) - (large ? 2.5 : 2)))
+          .isLessThan(1e-9);
+      assertThat(recipe.objective(0).times()).isEqualTo(TimePairSampler.paper());
+      assertThat(recipe.objective(0).loss()).isEqualTo(new AdaptiveLoss(1, 1e-2, Reduction.SUM));
+      assertThat(recipe.adamW().beta2()).isEqualTo(0.95);
+    }
+  }
+
+  @Test
+  void aRecipeIsNoLargeFile() throws IOException {
+    Path file = Files.writeString(directory.resolve("large.yaml"), FULL + " ".repeat(1 << 16));
+    assertThatThrownBy(() -> Recipe.load(file.toString()))
+        .isInstanceOf(RecipeException.class)
+        .hasMessage(file + ": is no recipe: it has more than 65536 bytes");
   }
 
   private static void refused(String line, String changed, String message) {

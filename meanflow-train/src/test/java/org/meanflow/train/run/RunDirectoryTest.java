@@ -3,6 +3,7 @@ package org.meanflow.train.run;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import java.io.Closeable;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -94,18 +95,69 @@ class RunDirectoryTest {
   @Test
   void theNewestCheckpointsAreKept() throws IOException {
     RunDirectory run = RunDirectory.create(root, digits);
-    assertThat(run.newestCheckpoint()).isEmpty();
+    assertThat(run.newestCheckpoints()).isEmpty();
     Files.createDirectories(root.resolve("checkpoints/.step_000600.part")); // not finished
     for (long step : List.of(500L, 1_000_000L, 99_500L)) {
       Files.writeString(Files.createDirectories(run.checkpoint(step)).resolve("ema"), "");
     }
-    assertThat(run.newestCheckpoint()).contains(run.checkpoint(1_000_000));
-    run.keepCheckpoints(2);
+    assertThat(run.newestCheckpoints())
+        .containsExactly(run.checkpoint(1_000_000), run.checkpoint(99_500), run.checkpoint(500));
+    run.keepCheckpoints(1, 500);
+    assertThat(run.newestCheckpoints()).hasSize(3); // all are multiples of 500
+    run.keepCheckpoints(2, 1000);
     assertThat(run.checkpoint(500)).doesNotExist();
     assertThat(run.checkpoint(99_500)).isDirectoryContaining("glob:**ema");
     assertThat(run.checkpoint(1_000_000)).isDirectoryContaining("glob:**ema");
-    run.keepCheckpoints(5);
+    run.keepCheckpoints(5, 0);
     assertThat(run.checkpoint(99_500)).exists();
+  }
+
+  @Test
+  void whatADeadProcessLeftIsRemovedAndNothingElse() throws IOException {
+    RunDirectory run = RunDirectory.create(root, digits);
+    for (String name :
+        List.of(".config.yaml.3f", ".metrics.jsonl.3f", "samples/.step_000100.png.3f")) {
+      Files.writeString(root.resolve(name), "half");
+    }
+    Files.createDirectories(root.resolve("checkpoints/.step_000600.incomplete/folder"));
+    Files.createDirectories(root.resolve("checkpoints/.step_000500.deleted"));
+    Files.createDirectories(run.checkpoint(500));
+    Files.writeString(root.resolve(".notes"), "mine");
+    run.removeLeftovers();
+    assertThat(root)
+        .isDirectoryNotContaining("glob:**.3f")
+        .isDirectoryContaining("glob:**/.notes")
+        .isDirectoryContaining("glob:**/config.yaml");
+    assertThat(run.samples()).isEmptyDirectory();
+    assertThat(run.newestCheckpoints()).containsExactly(run.checkpoint(500));
+    assertThat(run.checkpoints().toFile().list()).containsExactly("step_000500");
+  }
+
+  @Test
+  void aRunThatDiedAtBirthMayBeMadeAgain() throws IOException {
+    Files.createDirectories(root);
+    Files.writeString(root.resolve(".config.yaml.3f"), "half");
+    assertThat(RunDirectory.create(root, digits).recipe()).isEqualTo(digits);
+  }
+
+  @Test
+  void oneProcessTrainsAtATime() throws IOException {
+    RunDirectory run = RunDirectory.create(root, digits);
+    try (Closeable _ = run.lock()) {
+      assertThatThrownBy(run::lock)
+          .isInstanceOf(IOException.class)
+          .hasMessageContaining("is being trained by another process");
+    }
+    run.lock().close();
+  }
+
+  @Test
+  void theEnvironmentComesBack() throws IOException {
+    RunDirectory run = RunDirectory.create(root, digits);
+    assertThat(run.environment()).isEmpty();
+    Environment environment = new Environment("1.0", "nd4j", "fp32", 2, -5, "25");
+    run.writeEnvironment(environment);
+    assertThat(run.environment()).contains(environment);
   }
 
   @Test

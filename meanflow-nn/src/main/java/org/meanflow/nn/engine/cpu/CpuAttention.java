@@ -444,36 +444,49 @@ final class CpuAttention implements AttentionKernels {
     long shifts = saved != null ? saved.shifts.address(query) : scratch.floats(HAT, 2L * s.tile);
     long inverses =
         saved != null ? saved.inverses.address(query) : shifts + (long) s.tile * Float.BYTES;
-    long rowBytes = (long) s.scoreStride * Float.BYTES;
+    maxima(p, rows, s.tokens, s.scoreStride, s.scale, shifts);
+    exponentials(p, rows, s.scoreStride, s.scale, shifts, inverses);
+    multiplyRows(p, rows, s.scoreStride, inverses);
+  }
+
+  /** The largest of each row times {@code scale}; −∞ is put behind the rows' ends. */
+  private static void maxima(long p, int rows, int tokens, int stride, float scale, long result) {
     for (int row = 0; row < rows; row++) {
-      long scores = p + row * rowBytes;
-      for (int i = s.tokens; i < s.scoreStride; i++) {
+      long scores = p + (long) row * stride * Float.BYTES;
+      for (int i = tokens; i < stride; i++) {
         Simd.set(scores + (long) i * Float.BYTES, Float.NEGATIVE_INFINITY);
       }
       FloatVector most = load(scores);
-      for (int i = LANES; i < s.scoreStride; i += LANES) {
+      for (int i = LANES; i < stride; i += LANES) {
         most = most.max(load(scores, i));
       }
-      Simd.set(shifts + (long) row * Float.BYTES, s.scale * most.reduceLanes(VectorOperators.MAX));
+      Simd.set(result + (long) row * Float.BYTES, scale * most.reduceLanes(VectorOperators.MAX));
     }
-    FloatVector scale = all(s.scale);
+  }
+
+  /** exp(scale·S − shift) in place, and 1/Σ of each row. */
+  private static void exponentials(
+      long p, int rows, int stride, float scale, long shifts, long inverses) {
+    FloatVector scales = all(scale);
     for (int row = 0; row < rows; row++) {
-      long scores = p + row * rowBytes;
+      long scores = p + (long) row * stride * Float.BYTES;
       FloatVector shift = all(-Simd.get(shifts + (long) row * Float.BYTES));
       FloatVector sum = FloatVector.zero(Simd.FLOATS);
-      for (int i = 0; i < s.scoreStride; i += LANES) {
-        FloatVector e = Simd.exp(load(scores, i).fma(scale, shift));
+      for (int i = 0; i < stride; i += LANES) {
+        FloatVector e = Simd.exp(load(scores, i).fma(scales, shift));
         sum = sum.add(e);
         store(e, scores, i);
       }
-      float total = sum.reduceLanes(VectorOperators.ADD);
-      Simd.set(inverses + (long) row * Float.BYTES, 1 / total);
+      Simd.set(inverses + (long) row * Float.BYTES, 1 / Simd.sum(sum));
     }
+  }
+
+  private static void multiplyRows(long p, int rows, int stride, long factors) {
     for (int row = 0; row < rows; row++) {
-      long scores = p + row * rowBytes;
-      FloatVector inverse = all(Simd.get(inverses + (long) row * Float.BYTES));
-      for (int i = 0; i < s.scoreStride; i += LANES) {
-        store(load(scores, i).mul(inverse), scores, i);
+      long scores = p + (long) row * stride * Float.BYTES;
+      FloatVector factor = all(Simd.get(factors + (long) row * Float.BYTES));
+      for (int i = 0; i < stride; i += LANES) {
+        store(load(scores, i).mul(factor), scores, i);
       }
     }
   }

@@ -291,7 +291,7 @@ final class CpuElementwise implements ElementwiseKernels {
       sum = sum.add(e);
       store(e, y, whole);
     }
-    float total = sum.reduceLanes(VectorOperators.ADD);
+    float total = Simd.sum(sum);
     FloatVector inverse = all(1 / total);
     for (int i = 0; i < n; i += LANES) {
       store(load(y, i).mul(inverse), y, i);

@@ -4,6 +4,7 @@ import static org.meanflow.nn.engine.cpu.Simd.LANES;
 import static org.meanflow.nn.engine.cpu.Simd.load;
 import static org.meanflow.nn.engine.cpu.Simd.store;
 
+import jdk.incubator.vector.FloatVector;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.Cotangent;
 import org.meanflow.nn.engine.ModulationKernels;
@@ -74,6 +75,43 @@ final class CpuModulation implements ModulationKernels {
     return Simd.in(m, sample * m.dim(1) + (long) index * width, width, scratch, slot);
   }
 
+  // Vector loops have methods of their own: within a long one, the compiler gives up inlining and
+  // keeps vectors on the heap.
+
+  /** y = x ⊙ (1 + scale) + shift. */
+  private static void modulate(long x, long scale, long shift, long y, int length) {
+    for (int i = 0; i < length; i += LANES) {
+      FloatVector v = load(x, i);
+      store(v.fma(load(scale, i), v).add(load(shift, i)), y, i);
+    }
+  }
+
+  /** y = x ⊙ (1 + scale). */
+  private static void scaleUp(long x, long scale, long y, int length) {
+    for (int i = 0; i < length; i += LANES) {
+      FloatVector v = load(x, i);
+      store(v.fma(load(scale, i), v), y, i);
+    }
+  }
+
+  /** z = x ⊙ y + a. */
+  private static void multiplyAdd(long x, long y, long a, long z, int length) {
+    for (int i = 0; i < length; i += LANES) {
+      store(load(x, i).fma(load(y, i), load(a, i)), z, i);
+    }
+  }
+
+  /** shiftSum += g, scaleSum += g ⊙ x̂, scaled = g ⊙ (1 + scale). */
+  private static void sumAndScale(
+      long g, long xHat, long scale, long shiftSum, long scaleSum, long scaled, int length) {
+    for (int i = 0; i < length; i += LANES) {
+      FloatVector v = load(g, i);
+      store(load(shiftSum, i).add(v), shiftSum, i);
+      store(v.fma(load(xHat, i), load(scaleSum, i)), scaleSum, i);
+      store(v.fma(load(scale, i), v), scaled, i);
+    }
+  }
+
   @Override
   public Saved normModulate(
       Norm norm, Tensor x, Tensor modulation, int shift, int scale, Tensor y, boolean keep) {
@@ -92,10 +130,7 @@ final class CpuModulation implements ModulationKernels {
             long source = Simd.in(from, row * width, width, scratch, X_SLOT);
             long out = Simd.out(to, row * width, width, scratch, OUT_SLOT);
             NormRows.normalise(norm, source, hat, width);
-            for (int i = 0; i < width; i += LANES) {
-              var h = load(hat, i);
-              store(h.fma(load(b, i), h).add(load(a, i)), out, i);
-            }
+            modulate(hat, b, a, out, width);
             Simd.done(to, row * width, width, out);
           }
         });
@@ -137,18 +172,13 @@ final class CpuModulation implements ModulationKernels {
             if (dx != null) {
               long d = Simd.in(CpuTensor.of(dx), row * width, width, scratch, Y_SLOT);
               NormRows.slope(norm, hat, inverse, d, out, width);
-              for (int i = 0; i < width; i += LANES) {
-                var h = load(out, i);
-                store(h.fma(load(b, i), h), out, i);
-              }
+              scaleUp(out, b, out, width);
             } else {
               Simd.clear(out, padded);
             }
             if (dModulation != null) {
-              for (int i = 0; i < width; i += LANES) {
-                var sum = load(hat, i).fma(load(db, i), load(da, i));
-                store(load(out, i).add(sum), out, i);
-              }
+              NormRows.addProduct(hat, db, out, width);
+              Simd.addTo(da, out, width);
             }
             Simd.done(to, row * width, width, out);
           }
@@ -186,12 +216,7 @@ final class CpuModulation implements ModulationKernels {
               long source = Simd.in(from, row * width, width, scratch, X_SLOT);
               float inverse = NormRows.normalise(norm, source, hat, width);
               long d = Simd.in(g, row * width, width, scratch, Y_SLOT);
-              for (int i = 0; i < padded; i += LANES) {
-                var v = load(d, i);
-                store(load(shiftSum, i).add(v), shiftSum, i);
-                store(v.fma(load(hat, i), load(scaleSum, i)), scaleSum, i);
-                store(v.fma(load(b, i), v), scaled, i);
-              }
+              sumAndScale(d, hat, b, shiftSum, scaleSum, scaled, padded);
               if (gx != null) {
                 writeSlope(norm, hat, inverse, scaled, gx, row * width, width, scratch);
               }
@@ -293,9 +318,7 @@ final class CpuModulation implements ModulationKernels {
             if (x != null && y != null) {
               long a = Simd.in(CpuTensor.of(x), start, width, scratch, X_SLOT);
               long b = Simd.in(CpuTensor.of(y), start, width, scratch, Y_SLOT);
-              for (int i = 0; i < width; i += LANES) {
-                store(load(g, i).fma(load(b, i), load(a, i)), target, i);
-              }
+              multiplyAdd(g, b, a, target, width);
             } else {
               Simd.clear(target, padded);
               if (x != null) {

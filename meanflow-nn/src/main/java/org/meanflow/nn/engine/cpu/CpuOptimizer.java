@@ -72,7 +72,14 @@ final class CpuOptimizer implements OptimizerKernels {
             for (Average average : averages) {
               CpuTensor target = CpuTensor.of(average.average());
               long mean = Simd.in(target, start, length, scratch, SLOT + 4);
-              average(1 - average.decay(), row, mean, length);
+              if (average.remainder() == null) {
+                average(1 - average.decay(), row, mean, length);
+              } else {
+                CpuTensor rest = CpuTensor.of(average.remainder());
+                long remainder = Simd.in(rest, start, length, scratch, SLOT + 5);
+                average(1 - average.decay(), row, mean, remainder, length);
+                Simd.done(rest, start, length, remainder);
+              }
               Simd.done(target, start, length, mean);
             }
             Simd.done(parameters, start, length, row);
@@ -109,6 +116,18 @@ final class CpuOptimizer implements OptimizerKernels {
     for (int i = 0; i < length; i += LANES) {
       FloatVector old = load(average, i);
       store(load(p, i).sub(old).fma(f, old), average, i);
+    }
+  }
+
+  private static void average(double fraction, long p, long average, long remainder, int length) {
+    FloatVector f = all((float) fraction);
+    for (int i = 0; i < length; i += LANES) {
+      FloatVector old = load(average, i);
+      FloatVector rest = load(remainder, i);
+      FloatVector y = load(p, i).sub(old).sub(rest).fma(f, rest);
+      FloatVector sum = old.add(y);
+      store(sum, average, i);
+      store(y.sub(sum.sub(old)), remainder, i);
     }
   }
 }

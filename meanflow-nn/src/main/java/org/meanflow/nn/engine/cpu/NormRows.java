@@ -6,7 +6,6 @@ import static org.meanflow.nn.engine.cpu.Simd.load;
 import static org.meanflow.nn.engine.cpu.Simd.store;
 
 import jdk.incubator.vector.FloatVector;
-import jdk.incubator.vector.VectorOperators;
 import org.meanflow.nn.engine.Norm;
 
 /**
@@ -43,7 +42,7 @@ final class NormRows {
           squares = d.fma(d, squares);
         }
         double beyond = (padded - width) * (double) mean * mean; // from the zeros
-        double sum = squares.reduceLanes(VectorOperators.ADD) - beyond;
+        double sum = Simd.sum(squares) - beyond;
         inverse = (float) (1 / Math.sqrt(sum / width + norm.epsilon()));
       }
     }

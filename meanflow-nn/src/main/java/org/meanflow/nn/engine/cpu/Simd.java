@@ -3,12 +3,12 @@ package org.meanflow.nn.engine.cpu;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
-import jdk.incubator.vector.DoubleVector;
 import jdk.incubator.vector.FloatVector;
 import jdk.incubator.vector.IntVector;
 import jdk.incubator.vector.ShortVector;
 import jdk.incubator.vector.VectorOperators;
 import jdk.incubator.vector.VectorShape;
+import jdk.incubator.vector.VectorShuffle;
 import jdk.incubator.vector.VectorSpecies;
 
 /**
@@ -34,7 +34,14 @@ final class Simd {
   private static final VectorSpecies<Integer> INTS = IntVector.SPECIES_PREFERRED;
   private static final VectorSpecies<Short> SHORTS =
       VectorSpecies.of(short.class, VectorShape.forBitSize(LANES * Short.SIZE));
-  private static final VectorSpecies<Double> DOUBLES = DoubleVector.SPECIES_PREFERRED;
+  private static final VectorShuffle<Float> FOLD_8 = fold(8);
+  private static final VectorShuffle<Float> FOLD_4 = fold(4);
+  private static final VectorShuffle<Float> FOLD_2 = fold(2);
+  private static final VectorShuffle<Float> FOLD_1 = fold(1);
+
+  /** Vectors whose squares are summed in float32: few, so that little is lost. */
+  private static final int SQUARES_BLOCK = 8;
+
   private static final int HALF_NAN = 0x7fc0;
   private static final ByteOrder ORDER = ByteOrder.nativeOrder();
   private static final ValueLayout.OfFloat FLOAT = ValueLayout.JAVA_FLOAT_UNALIGNED;
@@ -192,13 +199,39 @@ final class Simd {
     return all(1f).div(exp(x.neg()).add(1f));
   }
 
+  /**
+   * Σ of the lanes, halves onto halves. {@code reduceLanes} leaves the order open, and takes one in
+   * interpreted and another in compiled code: so results would depend on when a loop is compiled,
+   * and no run could be repeated bit for bit.
+   */
+  static float sum(FloatVector x) {
+    FloatVector sum = x;
+    for (int lanes = LANES / 2; lanes > 8; lanes /= 2) {
+      sum = sum.add(sum.rearrange(fold(lanes)));
+    }
+    if (LANES > 8) {
+      sum = sum.add(sum.rearrange(FOLD_8));
+    }
+    if (LANES > 4) {
+      sum = sum.add(sum.rearrange(FOLD_4));
+    }
+    if (LANES > 2) {
+      sum = sum.add(sum.rearrange(FOLD_2));
+    }
+    return sum.add(sum.rearrange(FOLD_1)).lane(0);
+  }
+
+  private static VectorShuffle<Float> fold(int lanes) {
+    return VectorShuffle.fromOp(FLOATS, i -> (i + lanes) % LANES);
+  }
+
   /** Σ x over {@code length} floats, a multiple of a vector's. */
   static float sum(long x, int length) {
     FloatVector sum = FloatVector.zero(FLOATS);
     for (int i = 0; i < length; i += LANES) {
       sum = sum.add(load(x, i));
     }
-    return sum.reduceLanes(VectorOperators.ADD);
+    return sum(sum);
   }
 
   /** Σ x·y over {@code length} floats, a multiple of a vector's. */
@@ -207,7 +240,7 @@ final class Simd {
     for (int i = 0; i < length; i += LANES) {
       sum = load(x, i).fma(load(y, i), sum);
     }
-    return sum.reduceLanes(VectorOperators.ADD);
+    return sum(sum);
   }
 
   /** y += x, {@code length} floats, a multiple of a vector's. */
@@ -225,17 +258,14 @@ final class Simd {
     }
   }
 
-  /** Σ x² in float64 over {@code length} floats, a multiple of a vector's. */
+  /** Σ x² over {@code length} floats, a multiple of a vector's: in float64 of blocks of vectors. */
   static double squares(long x, int length) {
-    DoubleVector low = DoubleVector.zero(DOUBLES);
-    DoubleVector high = DoubleVector.zero(DOUBLES);
-    for (int i = 0; i < length; i += LANES) {
-      FloatVector v = load(x, i);
-      DoubleVector a = (DoubleVector) v.convertShape(VectorOperators.F2D, DOUBLES, 0);
-      DoubleVector b = (DoubleVector) v.convertShape(VectorOperators.F2D, DOUBLES, 1);
-      low = a.fma(a, low);
-      high = b.fma(b, high);
+    double sum = 0;
+    for (int block = 0; block < length; block += SQUARES_BLOCK * LANES) {
+      int floats = Math.min(SQUARES_BLOCK * LANES, length - block);
+      long row = x + (long) block * Float.BYTES;
+      sum += dot(row, row, floats);
     }
-    return low.add(high).reduceLanes(VectorOperators.ADD);
+    return sum;
   }
 }

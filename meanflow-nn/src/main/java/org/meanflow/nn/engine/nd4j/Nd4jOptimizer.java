@@ -4,6 +4,7 @@ import static org.meanflow.nn.engine.nd4j.Nd4jOps.array;
 
 import java.util.Arrays;
 import java.util.stream.IntStream;
+import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.OptimizerKernels;
 import org.meanflow.nn.engine.Tensor;
 import org.nd4j.linalg.api.buffer.DataType;
@@ -38,14 +39,17 @@ final class Nd4jOptimizer implements OptimizerKernels {
           p,
           (part, range) ->
               adamW(u, range.of(p), range.of(g), range.of(m), range.of(v), range.of(work)));
-      for (Average average : averages) {
+      for (Average each : averages) {
+        Tensor remainder = each.remainder();
         inParts(
             p,
-            (part, range) -> {
-              INDArray a = range.of(average.average());
-              range.of(p).subi(a, range.of(work));
-              a.addi(range.of(work).muli(1 - average.decay()));
-            });
+            (part, range) ->
+                average(
+                    each.decay(),
+                    range.of(p),
+                    range.of(each.average()),
+                    remainder == null ? null : range.of(remainder),
+                    range.of(work)));
       }
     }
   }
@@ -65,6 +69,21 @@ final class Nd4jOptimizer implements OptimizerKernels {
     m.divi(work, work);
     work.muli(u.rate() / (1 - Math.pow(u.beta1(), (double) u.step())));
     p.muli(1 - u.rate() * u.weightDecay()).subi(work);
+  }
+
+  private static void average(
+      double decay, INDArray p, INDArray average, @Nullable INDArray remainder, INDArray work) {
+    p.subi(average, work);
+    if (remainder == null) {
+      average.addi(work.muli(1 - decay));
+      return;
+    }
+    work.subi(remainder).muli(1 - decay);
+    remainder.addi(work); // y
+    average.addi(remainder, work);
+    average.subi(work);
+    remainder.addi(average); // y − (sum − average), exactly
+    average.assign(work);
   }
 
   /** A part of buffers of one length. */
