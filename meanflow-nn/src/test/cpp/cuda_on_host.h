@@ -264,6 +264,26 @@ struct Exchange {
   bool has(int lane) const { return current->peers >> lane & 1; }
 };
 
+// Runs a fiber until it waits or ends, and wakes those who waited for that.
+static void advance(Fiber &f) {
+  if (f.state == NEW) {
+    prepare(f);
+    f.state = READY;
+  }
+  enter(f);
+  if (f.state == DONE) {
+    releaseBarrier();
+    int first = f.number / 32 * 32;
+    for (int l = first; l < first + 32 && l < threads; l++) {
+      if (fibers[l].state == IN_WARP) {
+        releaseWarp(f.number / 32, fibers[l].waitMask, fibers[l].operation);
+      }
+    }
+  }
+}
+
+// Each warp runs as far as it can before the next one does, so that it overtakes the others where
+// no barrier holds it back.
 static bool runBlock() {
   live = threads;
   atBarrier = 0;
@@ -273,29 +293,33 @@ static bool runBlock() {
     fibers[i].state = NEW;
     fibers[i].round = 0;
   }
-  static std::mt19937 random;
   if (orderOfThreads == 1) {
     std::reverse(order.begin(), order.end());
   } else if (orderOfThreads >= 2) {
+    static std::mt19937 random;
     random.seed((unsigned)orderOfThreads + blockIdx.x * 7919u + blockIdx.y);
     std::shuffle(order.begin(), order.end(), random);
   }
+  std::vector<std::vector<int>> warps;
+  std::vector<int> placeOfWarp((threads + 31) / 32, -1);
+  for (int i : order) {
+    int &place = placeOfWarp[i / 32];
+    if (place < 0) {
+      place = (int)warps.size();
+      warps.emplace_back();
+    }
+    warps[place].push_back(i);
+  }
   while (live > 0 && failure == nullptr) {
     progress = false;
-    for (int i : order) {
-      Fiber &f = fibers[i];
-      if (f.state == NEW) {
-        prepare(f);
-        f.state = READY;
-      }
-      if (f.state == READY) {
-        enter(f);
-        if (f.state == DONE) {
-          releaseBarrier();
-          for (int l = f.number / 32 * 32; l < f.number / 32 * 32 + 32 && l < threads; l++) {
-            if (fibers[l].state == IN_WARP) {
-              releaseWarp(f.number / 32, fibers[l].waitMask, fibers[l].operation);
-            }
+    for (auto &warp : warps) {
+      bool ran = true;
+      while (ran && failure == nullptr) {
+        ran = false;
+        for (int i : warp) {
+          if (fibers[i].state == NEW || fibers[i].state == READY) {
+            advance(fibers[i]);
+            ran = true;
           }
         }
       }
