@@ -12,6 +12,12 @@ public final class CommonOptions {
       description = "engine to compute on; default: the best that can run here (see 'info')")
   public @Nullable String engine;
 
+  @Option(
+      names = "--threads",
+      paramLabel = "N",
+      description = "CPU threads to compute on; default: as many as there are processors")
+  public int threads;
+
   @Option(names = "--verbose", description = "print the stack trace of an error")
   boolean verbose;
 

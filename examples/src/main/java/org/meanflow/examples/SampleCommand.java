@@ -105,6 +105,13 @@ final class SampleCommand implements Callable<Integer> {
           ".png: a grid; .npy: float32 [n, C, H, W] in [-1, 1], labels in NAME.labels.npy")
   private Path out;
 
+  @Option(
+      names = "--precision",
+      paramLabel = "P",
+      defaultValue = "fp32",
+      description = "fp32, tf32, bf16 or fp64, where the engine has it; default: ${DEFAULT-VALUE}")
+  private Precision precision;
+
   @Mixin private final CommonOptions common = new CommonOptions();
   @Spec private CommandSpec spec;
 
@@ -117,13 +124,13 @@ final class SampleCommand implements Callable<Integer> {
         method != Method.HEUN || evaluations % 2 == 0,
         "--nfe must be even for heun, got " + evaluations);
     SampleWriter.requireExtension(out);
-    try (Engine engine = Engines.create(common.engine, Precision.FP32);
+    try (Engine engine = Engines.create(common.engine, precision, common.threads);
         TrainedModel model = TrainedModel.load(checkpoint, weights, engine)) {
       DiTConfig config = model.config();
       int[] asked = labels(config.classes());
       long[] shape = {config.channels(), config.imageSize(), config.imageSize()};
       SamplingPipeline pipeline =
-          new SamplingPipeline(model.field(), shape, sampler(), batch, Precision.FP32.dataType());
+          new SamplingPipeline(model.field(), shape, sampler(), batch, precision.dataType());
       INDArray images;
       try (ProgressBar bar = Progress.bar("sampling", count)) {
         images = pipeline.generate(count, asked, seed, (done, total) -> bar.stepTo(done));

@@ -111,7 +111,7 @@ final class TrainCommand implements Callable<Integer> {
         (existing == null ? Recipe.load(Objects.requireNonNull(name)) : existing.recipe())
             .with(overrides());
     try (ImageDataset dataset = recipe.dataset();
-        Engine engine = Engines.create(common.engine, recipe.run().precision())) {
+        Engine engine = Engines.create(common.engine, recipe.run().precision(), common.threads)) {
       RunDirectory directory =
           existing != null ? existing : RunDirectory.create(root(name), recipe);
       TrainingRun.Outcome outcome =

@@ -200,6 +200,30 @@ class CommandLineTest {
   }
 
   @Test
+  void withoutTheVectorModuleAnotherEngineTakesOver() throws IOException, InterruptedException {
+    Path out = folder.resolve("toy.png");
+    List<String> command = new ArrayList<>();
+    command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
+    command.addAll(List.of("--enable-native-access=ALL-UNNAMED", "-cp"));
+    command.add(System.getProperty("java.class.path"));
+    command.addAll(List.of(MeanFlow.class.getName(), "toy2d", "--steps", "3"));
+    command.addAll(List.of("--out", out.toString()));
+    Path log = folder.resolve("plain.log");
+    Process process =
+        new ProcessBuilder(command).redirectErrorStream(true).redirectOutput(log.toFile()).start();
+    try {
+      assertThat(process.waitFor(120, TimeUnit.SECONDS)).isTrue();
+      assertThat(process.exitValue()).as(Files.readString(log)).isZero();
+      assertThat(Files.readAllLines(log))
+          .filteredOn(line -> line.contains("--add-modules jdk.incubator.vector"))
+          .hasSize(1);
+      assertThat(out).isNotEmptyFile();
+    } finally {
+      process.destroyForcibly();
+    }
+  }
+
+  @Test
   void helpAndInfo() {
     for (String command : List.of("train", "sample", "info")) {
       Result help = meanflow(command, "--help");

@@ -84,13 +84,6 @@ public final class BenchCommand implements Callable<Integer> {
   private Switch guidance;
 
   @Option(
-      names = "--threads",
-      paramLabel = "N",
-      defaultValue = "0",
-      description = "CPU threads (default: as many as there are processors)")
-  private int threads;
-
-  @Option(
       names = "--iters",
       paramLabel = "N",
       defaultValue = "0",
@@ -134,11 +127,11 @@ public final class BenchCommand implements Callable<Integer> {
       return 0;
     }
     BenchConfig config = config();
-    require(threads >= 0, "--threads must be >= 0, got " + threads);
+    require(common.threads >= 0, "--threads must be >= 0, got " + common.threads);
     require(iterations >= 0, "--iters must be >= 0, got " + iterations);
     require(warmup >= 0, "--warmup must be >= 0, got " + warmup);
     require(!profile || what != What.TRAINER, "--profile goes with --what step or sample");
-    try (Engine engine = Engines.create(common.engine, precision, threads)) {
+    try (Engine engine = Engines.create(common.engine, precision, common.threads)) {
       Map<String, Object> line = new LinkedHashMap<>();
       if (gemm) {
         line.put("what", "gemm");
@@ -251,7 +244,9 @@ public final class BenchCommand implements Callable<Integer> {
   private void describe(Engine engine, Map<String, Object> line) {
     line.put("precision", lower(precision));
     line.put("engine", engine.name());
-    line.put("threads", threads > 0 ? threads : Runtime.getRuntime().availableProcessors());
+    line.put(
+        "threads",
+        common.threads > 0 ? common.threads : Runtime.getRuntime().availableProcessors());
   }
 
   private static void surroundings(Map<String, Object> line) {

@@ -69,6 +69,17 @@ public interface Primitive {
   }
 
   /**
+   * Whether the cotangent of an input is that of the result, unchanged. Then the tape may hand the
+   * result's tensor on, and does not ask {@link #vjp} for that input.
+   *
+   * @param i index of the input
+   * @return whether x̄ = ȳ, in the same storage
+   */
+  default boolean passesCotangent(int i) {
+    return false;
+  }
+
+  /**
    * Whether {@link #vjp} writes only a part of the cotangent of an input, so that the rest must be
    * set to zero beforehand.
    *

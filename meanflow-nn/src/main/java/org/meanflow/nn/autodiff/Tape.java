@@ -221,8 +221,11 @@ public final class Tape implements AutoCloseable {
         var evaluation =
             new Primitive.Evaluation(
                 tensors(node.inputs, Dual::value), node.output.value(), node.saved);
-        node.primitive.vjp(k, evaluation, gy, cotangents(node));
-        if (gy != cotangent) {
+        Dual heir = gy == cotangent ? null : heir(node);
+        node.primitive.vjp(k, evaluation, gy, cotangents(node, heir));
+        if (heir != null) {
+          heir.seed(gy);
+        } else if (gy != cotangent) {
           gy.close();
         }
       }
@@ -270,10 +273,25 @@ public final class Tape implements AutoCloseable {
     }
   }
 
-  private @Nullable Cotangent[] cotangents(Node node) {
+  /** The input that takes over the result's cotangent, if there is one that has none yet. */
+  private static @Nullable Dual heir(Node node) {
+    for (int i = 0; i < node.inputs.length; i++) {
+      Dual input = node.inputs[i];
+      if (node.primitive.passesCotangent(i)
+          && input.isActivation()
+          && input.isDifferentiable()
+          && input.cotangent() == null
+          && input.value().storage() == node.output.value().storage()) {
+        return input;
+      }
+    }
+    return null;
+  }
+
+  private @Nullable Cotangent[] cotangents(Node node, @Nullable Dual heir) {
     @Nullable Cotangent[] cotangents = new Cotangent[node.inputs.length];
     for (int i = 0; i < cotangents.length; i++) {
-      if (node.inputs[i].isDifferentiable()) {
+      if (node.inputs[i].isDifferentiable() && node.inputs[i] != heir) {
         cotangents[i] = node.inputs[i].contribution(this, node.primitive.writesPart(i));
       }
     }

@@ -48,4 +48,9 @@ public record AddTable() implements Primitive {
       k.elementwise().sumOverBatch(gy, gTable.target(), gTable.add());
     }
   }
+
+  @Override
+  public boolean passesCotangent(int i) {
+    return i == 0;
+  }
 }

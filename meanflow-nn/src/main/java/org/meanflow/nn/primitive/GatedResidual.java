@@ -54,4 +54,9 @@ public record GatedResidual(int gate) implements Primitive {
   public boolean writesPart(int i) {
     return i == 2;
   }
+
+  @Override
+  public boolean passesCotangent(int i) {
+    return i == 0;
+  }
 }

@@ -1,16 +1,21 @@
 package org.meanflow.nn.engine.cpu;
 
+import java.util.concurrent.atomic.AtomicBoolean;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.EngineProvider;
 import org.meanflow.nn.engine.Precision;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /**
  * Offers {@link CpuEngine} where the Vector API is there. Touches no class that needs it before
  * that is known.
  */
 public final class CpuEngineProvider implements EngineProvider {
+  private static final Logger log = LoggerFactory.getLogger(CpuEngineProvider.class);
   private static final String VECTORS = "jdk.incubator.vector";
+  private static final AtomicBoolean WARNED = new AtomicBoolean();
 
   /** Made by {@link java.util.ServiceLoader}. */
   public CpuEngineProvider() {}
@@ -28,6 +33,11 @@ public final class CpuEngineProvider implements EngineProvider {
   @Override
   public @Nullable String unavailableBecause() {
     if (ModuleLayer.boot().findModule(VECTORS).isEmpty()) {
+      if (!WARNED.getAndSet(true)) {
+        log.warn(
+            "the fast cpu engine needs the JVM flag --add-modules {}; a slower engine takes over",
+            VECTORS);
+      }
       return "the JVM was started without --add-modules " + VECTORS;
     }
     if (!OneDnn.available() && !BlasProduct.available()) {
