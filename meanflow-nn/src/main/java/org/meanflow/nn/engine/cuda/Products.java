@@ -1,0 +1,311 @@
+package org.meanflow.nn.engine.cuda;
+
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import org.meanflow.nn.engine.Precision;
+
+/**
+ * Products of matrices by cuBLASLt. What is planned for a shape (descriptions, algorithm) is kept.
+ *
+ * <p>cuBLASLt thinks column-major, so it is asked for the transpose: row-major D = op(A) op(B) is
+ * column-major Dᵀ = op(B)ᵀ op(A)ᵀ on the same memory.
+ */
+final class Products implements AutoCloseable {
+  /** What NVIDIA advises for Hopper. */
+  private static final long WORKSPACE_BYTES = 32L << 20;
+
+  private static final int COMPUTE_32F = 68;
+  private static final int COMPUTE_32F_FAST_TF32 = 77;
+  private static final int REAL_32F = 0;
+  private static final int REAL_16BF = 14;
+  private static final int TRANSPOSED = 1;
+  private static final int DESC_TRANSA = 3;
+  private static final int DESC_TRANSB = 4;
+  private static final int DESC_EPILOGUE = 7;
+  private static final int DESC_BIAS_POINTER = 8;
+  private static final int DESC_BIAS_DATA_TYPE = 26;
+  private static final int EPILOGUE_BIAS = 4;
+  private static final int PREF_WORKSPACE_BYTES = 1;
+  private static final int PREF_ALIGNMENT_A = 5;
+  private static final int PREF_ALIGNMENT_B = 6;
+  private static final int PREF_ALIGNMENT_C = 7;
+  private static final int PREF_ALIGNMENT_D = 8;
+
+  /** cublasLtMatmulHeuristicResult_t: algorithm 64 bytes, workspace 8, state 4, waves 4, 16. */
+  private static final long HEURISTIC_BYTES = 96;
+
+  private final Cuda cuda;
+  private final CudaStream stream;
+  private final int computeType;
+  private final long handle;
+  private final MemoryPool pool;
+  private final Block workspace;
+  private final Map<Shape, Integer> planned = new HashMap<>();
+  private final List<Plan> plans = new ArrayList<>();
+  private final Arena arena = Arena.ofShared();
+
+  /** The factors 1 and 0. */
+  private final MemorySegment numbers = arena.allocate(8, 8);
+
+  /**
+   * A product as cuBLASLt sees it, column-major: D {@code [m, n]}, of an inner extent k.
+   *
+   * @param aTransposed whether A is stored {@code [k, m]}
+   * @param bTransposed whether B is stored {@code [n, k]}
+   * @param compact whether A and B are bfloat16
+   * @param compactResult whether D is bfloat16
+   * @param biased whether a bias of m elements, of D's type, is added to each column
+   * @param alignment of A, B and D: the largest powers of two up to 256 that divide the addresses
+   */
+  record Shape(
+      long m,
+      long n,
+      long k,
+      boolean aTransposed,
+      boolean bTransposed,
+      boolean compact,
+      boolean compactResult,
+      boolean biased,
+      int alignment) {}
+
+  Products(Cuda cuda, CudaStream stream, MemoryPool pool, Precision precision) {
+    this.cuda = cuda;
+    this.stream = stream;
+    this.pool = pool;
+    this.computeType = precision == Precision.TF32 ? COMPUTE_32F_FAST_TF32 : COMPUTE_32F;
+    cuda.makeCurrent();
+    check(cuda.cublasLt, cuda.cublasLt.cublasLtCreate(numbers.address()), "cublasLtCreate");
+    handle = numbers.get(ValueLayout.JAVA_LONG, 0);
+    numbers.set(ValueLayout.JAVA_FLOAT, 0, 1);
+    numbers.set(ValueLayout.JAVA_FLOAT, 4, 0);
+    workspace = pool.allocate(WORKSPACE_BYTES);
+  }
+
+  /**
+   * Row-major y = x wᵀ (+ bias), or y += x wᵀ.
+   *
+   * @param x {@code [rows, in]}
+   * @param w {@code [out, in]}, of the type of x
+   * @param bias {@code [out]}, of the type of y, or of size 0 for none
+   * @param y {@code [rows, out]}
+   */
+  void timesTransposed(CudaTensor x, CudaTensor w, long bias, CudaTensor y, boolean add) {
+    long out = w.dim(0);
+    multiply(out, y.dim(0), w.dim(1), w, true, x, false, y, bias, add);
+  }
+
+  /** Row-major y = x w, or y += x w; x {@code [rows, out]}, w {@code [out, in]}. */
+  void times(CudaTensor x, CudaTensor w, CudaTensor y, boolean add) {
+    multiply(w.dim(1), y.dim(0), w.dim(0), w, false, x, false, y, 0, add);
+  }
+
+  /** Row-major y = gᵀ x, or y += gᵀ x; g {@code [rows, out]}, x {@code [rows, in]}. */
+  void transposedTimes(CudaTensor g, CudaTensor x, CudaTensor y, boolean add) {
+    multiply(x.dim(1), g.dim(1), g.dim(0), x, false, g, true, y, 0, add);
+  }
+
+  private void multiply(
+      long m,
+      long n,
+      long k,
+      CudaTensor a,
+      boolean aTransposed,
+      CudaTensor b,
+      boolean bTransposed,
+      CudaTensor d,
+      long bias,
+      boolean add) {
+    d.block.version++;
+    int alignment =
+        alignment(a.address()) | alignment(b.address()) << 10 | alignment(d.address()) << 20;
+    Shape shape =
+        new Shape(m, n, k, aTransposed, bTransposed, a.bfloat16, d.bfloat16, bias != 0, alignment);
+    Integer plan = planned.get(shape);
+    if (plan == null) {
+      Plan made = new Plan(shape, bias);
+      plans.add(made);
+      plan = stream.register(made);
+      planned.put(shape, plan);
+    }
+    stream.product(plan, a.address(), b.address(), d.address(), bias, add);
+  }
+
+  private static int alignment(long address) {
+    return (int) Math.min(256, Long.lowestOneBit(address));
+  }
+
+  private static int type(boolean compact) {
+    return compact ? REAL_16BF : REAL_32F;
+  }
+
+  private static void check(CublasLtApi lt, int result, String call) {
+    if (result != 0) {
+      throw new CudaException(
+          "%s failed: %s (%d)"
+              .formatted(call, Cuda.string(lt.cublasLtGetStatusString(result)), result));
+    }
+  }
+
+  /** A shape as cuBLASLt wants it described. */
+  static final class Description implements AutoCloseable {
+    private final CublasLtApi lt;
+    private final Arena arena = Arena.ofShared();
+    private final MemorySegment value = arena.allocate(8, 8);
+    final long product;
+    final long preference;
+    final long a;
+    final long b;
+    final long d;
+
+    Description(CublasLtApi lt, int computeType, Shape shape, long bias) {
+      this.lt = lt;
+      product =
+          made(
+              lt.cublasLtMatmulDescCreate(value.address(), computeType, REAL_32F),
+              "cublasLtMatmulDescCreate");
+      set(DESC_TRANSA, shape.aTransposed ? TRANSPOSED : 0);
+      set(DESC_TRANSB, shape.bTransposed ? TRANSPOSED : 0);
+      if (shape.biased) {
+        set(DESC_EPILOGUE, EPILOGUE_BIAS);
+        set(DESC_BIAS_DATA_TYPE, type(shape.compactResult));
+        point(bias);
+      }
+      a =
+          shape.aTransposed
+              ? layout(shape.compact, shape.k, shape.m)
+              : layout(shape.compact, shape.m, shape.k);
+      b =
+          shape.bTransposed
+              ? layout(shape.compact, shape.n, shape.k)
+              : layout(shape.compact, shape.k, shape.n);
+      d = layout(shape.compactResult, shape.m, shape.n);
+      preference =
+          made(
+              lt.cublasLtMatmulPreferenceCreate(value.address()), "cublasLtMatmulPreferenceCreate");
+      prefer(PREF_WORKSPACE_BYTES, WORKSPACE_BYTES, 8);
+      prefer(PREF_ALIGNMENT_A, shape.alignment & 1023, 4);
+      prefer(PREF_ALIGNMENT_B, shape.alignment >> 10 & 1023, 4);
+      prefer(PREF_ALIGNMENT_C, shape.alignment >> 20 & 1023, 4);
+      prefer(PREF_ALIGNMENT_D, shape.alignment >> 20 & 1023, 4);
+    }
+
+    private long made(int result, String call) {
+      check(lt, result, call);
+      return value.get(ValueLayout.JAVA_LONG, 0);
+    }
+
+    private long layout(boolean compact, long rows, long columns) {
+      return made(
+          lt.cublasLtMatrixLayoutCreate(value.address(), type(compact), rows, columns, rows),
+          "cublasLtMatrixLayoutCreate");
+    }
+
+    private void set(int attribute, int setting) {
+      value.set(ValueLayout.JAVA_INT, 0, setting);
+      check(
+          lt,
+          lt.cublasLtMatmulDescSetAttribute(product, attribute, value.address(), 4),
+          "cublasLtMatmulDescSetAttribute");
+    }
+
+    /** Says where the bias lies. */
+    void point(long bias) {
+      value.set(ValueLayout.JAVA_LONG, 0, bias);
+      check(
+          lt,
+          lt.cublasLtMatmulDescSetAttribute(product, DESC_BIAS_POINTER, value.address(), 8),
+          "cublasLtMatmulDescSetAttribute");
+    }
+
+    private void prefer(int attribute, long setting, int bytes) {
+      value.set(ValueLayout.JAVA_LONG, 0, setting); // little-endian: the low bytes come first
+      check(
+          lt,
+          lt.cublasLtMatmulPreferenceSetAttribute(preference, attribute, value.address(), bytes),
+          "cublasLtMatmulPreferenceSetAttribute");
+    }
+
+    @Override
+    public void close() {
+      for (long layout : new long[] {a, b, d}) {
+        check(lt, lt.cublasLtMatrixLayoutDestroy(layout), "cublasLtMatrixLayoutDestroy");
+      }
+      check(lt, lt.cublasLtMatmulPreferenceDestroy(preference), "cublasLtMatmulPreferenceDestroy");
+      check(lt, lt.cublasLtMatmulDescDestroy(product), "cublasLtMatmulDescDestroy");
+      arena.close();
+    }
+  }
+
+  /** A description and the algorithm that cuBLASLt advises for it. */
+  private final class Plan implements CudaStream.Product {
+    private final Shape shape;
+    private final Description description;
+    private final MemorySegment algorithm = arena.allocate(HEURISTIC_BYTES, 16);
+
+    Plan(Shape shape, long bias) {
+      this.shape = shape;
+      CublasLtApi lt = cuda.cublasLt;
+      description = new Description(lt, computeType, shape, bias);
+      MemorySegment found = arena.allocate(ValueLayout.JAVA_INT);
+      int result =
+          lt.cublasLtMatmulAlgoGetHeuristic(
+              handle,
+              description.product,
+              description.a,
+              description.b,
+              description.d,
+              description.d,
+              description.preference,
+              1,
+              algorithm.address(),
+              found.address());
+      if (result != 0 || found.get(ValueLayout.JAVA_INT, 0) == 0) {
+        throw new CudaException(
+            "cuBLASLt knows no way to compute %s: %s (%d)"
+                .formatted(shape, Cuda.string(lt.cublasLtGetStatusString(result)), result));
+      }
+    }
+
+    @Override
+    public void execute(long aAddress, long bAddress, long dAddress, long bias, boolean add) {
+      if (shape.biased) {
+        description.point(bias);
+      }
+      int result =
+          cuda.cublasLt.cublasLtMatmul(
+              handle,
+              description.product,
+              numbers.address(),
+              aAddress,
+              description.a,
+              bAddress,
+              description.b,
+              add ? numbers.address() : numbers.address() + 4,
+              dAddress,
+              description.d,
+              dAddress,
+              description.d,
+              algorithm.address(),
+              workspace.address,
+              WORKSPACE_BYTES,
+              stream.handle());
+      if (result != 0) {
+        check(cuda.cublasLt, result, "cublasLtMatmul of " + shape);
+      }
+    }
+  }
+
+  @Override
+  public void close() {
+    cuda.makeCurrent();
+    plans.forEach(plan -> plan.description.close());
+    check(cuda.cublasLt, cuda.cublasLt.cublasLtDestroy(handle), "cublasLtDestroy");
+    pool.recycle(workspace);
+    arena.close();
+  }
+}

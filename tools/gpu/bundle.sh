@@ -1,0 +1,93 @@
+#!/bin/sh
+# Packs all that a GPU machine without network and Java needs to test and measure the cuda engine, in pieces of at most 60 MB:
+# a Java runtime, the jars, this build's classes and tests, and run.sh.
+#
+#   tools/gpu/bundle.sh OUT_DIR          then, on the GPU machine:   sh OUT_DIR/unpack.sh && meanflow-gpu/run.sh info
+#
+# Natives are those of linux-x86_64. Recompressing them takes a minute; the results are kept in ~/.cache/meanflow/gpu-bundle.
+set -eu
+
+[ $# -eq 1 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd -P)
+mkdir -p "$1"
+out=$(CDPATH='' cd -- "$1" && pwd -P)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/meanflow/gpu-bundle
+maven="mvn -B -ntp -q ${MEANFLOW_MAVEN_OPTS:-}"
+junit=org.junit.platform:junit-platform-console-standalone:$(sed -n 's/.*<junit.version>\(.*\)<.*/\1/p' "$root/pom.xml")
+modules='meanflow-core meanflow-nn meanflow-sample meanflow-train examples'
+mkdir -p "$cache"
+
+cd "$root"
+echo "building" >&2
+$maven test-compile
+$maven -f meanflow-nn/pom.xml dependency:copy "-Dartifact=$junit" "-DoutputDirectory=$root/target/gpu" </dev/null
+tests=$(for name in assertj-core byte-buddy; do find "${MAVEN_REPOSITORY:-$HOME/.m2/repository}" -name "$name-[0-9]*.jar" | sort | tail -n 1; done)
+
+jdk=$(sed -n 's/^ *java\.home = //p' examples/target/launch/jdk)
+runtime=$cache/runtime-$(sed -n 's/^JAVA_RUNTIME_VERSION="\(.*\)"/\1/p' "$jdk/release" | tr -c 'A-Za-z0-9.\n' _).tar.xz
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+if [ ! -f "$runtime" ]; then
+  echo "linking a Java runtime" >&2
+  "$jdk/bin/jlink" --strip-debug --no-header-files --no-man-pages --compress zip-0 --output "$work/runtime" --add-modules \
+    java.base,java.compiler,java.desktop,java.instrument,java.logging,java.management,java.naming,java.sql,java.xml,jdk.incubator.vector,jdk.unsupported,jdk.zipfs
+  tar -C "$work" -c runtime | xz -T0 -6 >"$runtime.new"
+  mv "$runtime.new" "$runtime"
+fi
+
+# Jars with natives are stored without compression, so that xz sees what is in them.
+jars=
+set -f; IFS=:
+for jar in $(cat examples/target/launch/classpath); do jars="$jars $jar"; done
+unset IFS; set +f
+mkdir -p "$work/meanflow-gpu/lib" "$work/natives/lib"
+names=
+for jar in $jars $tests target/gpu/*.jar; do
+  case $jar in
+    *-linux-x86_64.jar) names="$names $jar" ;;
+    *) cp "$jar" "$work/meanflow-gpu/lib/" ;;
+  esac
+done
+key=$(for jar in $names; do basename "$jar"; wc -c <"$jar"; done | sha256sum | cut -c 1-16)
+natives=$cache/natives-$key.tar.xz
+if [ ! -f "$natives" ]; then
+  echo "recompressing natives" >&2
+  for jar in $names; do
+    mkdir "$work/unpacked"
+    (cd "$work/unpacked" && "$jdk/bin/jar" xf "$jar" && "$jdk/bin/jar" --create --no-compress --file "$work/natives/lib/$(basename "$jar")" .)
+    rm -rf "$work/unpacked"
+  done
+  tar -C "$work/natives" -c lib | xz -T0 -6 >"$natives.new"
+  mv "$natives.new" "$natives"
+fi
+
+# Classes as folders: some tests list what is beside them.
+for module in $modules; do
+  mkdir -p "$work/meanflow-gpu/classes/$module"
+  cp -r "$module/target/classes/." "$work/meanflow-gpu/classes/$module/"
+done
+cp -r meanflow-nn/target/test-classes "$work/meanflow-gpu/classes/tests"
+cp examples/target/launch/java.args tools/gpu/run.sh "$work/meanflow-gpu/"
+cp -r tools/gpu/. "$work/meanflow-gpu/tools"
+(git rev-parse HEAD 2>/dev/null || echo unknown) >"$work/meanflow-gpu/commit"
+
+rm -f "$out"/meanflow-gpu.*.part* "$out/unpack.sh"
+cp "$runtime" "$work/runtime.tar.xz"
+tar -C "$work" -c meanflow-gpu | xz -T0 -6 >"$work/classes.tar.xz"
+split -b 60000000 -a 2 "$work/runtime.tar.xz" "$out/meanflow-gpu.runtime.part"
+split -b 60000000 -a 2 "$natives" "$out/meanflow-gpu.natives.part"
+split -b 60000000 -a 2 "$work/classes.tar.xz" "$out/meanflow-gpu.classes.part"
+(cd "$out" && sha256sum meanflow-gpu.*.part* >meanflow-gpu.sha256)
+cat >"$out/unpack.sh" <<'END'
+#!/bin/sh
+# Unpacks the pieces beside this script into ./meanflow-gpu.
+set -eu
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
+(cd "$here" && sha256sum -c --quiet meanflow-gpu.sha256)
+mkdir -p meanflow-gpu
+cat "$here"/meanflow-gpu.classes.part* | tar xJ
+cat "$here"/meanflow-gpu.runtime.part* | tar xJ -C meanflow-gpu
+cat "$here"/meanflow-gpu.natives.part* | tar xJ -C meanflow-gpu
+chmod +x meanflow-gpu/run.sh
+END
+ls -l "$out" >&2
