@@ -49,7 +49,8 @@ class RandomStreamTest {
             "NOISE=3",
             "TIME=4",
             "LABEL_DROP=5",
-            "SAMPLING=6");
+            "SAMPLING=6",
+            "POSTERIOR=7");
   }
 
   /** Mean of n uniforms: 1/2 ± 5·√(1/12n); mean square: 1/3 ± 5·√(4/45n). */

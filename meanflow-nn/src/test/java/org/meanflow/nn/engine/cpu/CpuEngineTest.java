@@ -148,15 +148,17 @@ class CpuEngineTest {
       try (ParameterStore parameters =
           ParameterStore.initialized(engine, network.parameters(), 1)) {
         NetworkField field = new NetworkField(network, parameters);
-        pass(field, parameters);
-        pass(field, parameters);
-        long allocations = engine.allocations();
-        long bytes = engine.bytesHeld();
-        for (int i = 0; i < 5; i++) {
+        // Which thread gets which work is open, so a thread may need its scratch memory late.
+        int quiet = 0;
+        for (int i = 0; i < 60 && quiet < 10; i++) {
+          long allocations = engine.allocations();
+          long bytes = engine.bytesHeld();
           pass(field, parameters);
+          boolean same = engine.allocations() == allocations && engine.bytesHeld() == bytes;
+          quiet = same ? quiet + 1 : 0;
         }
-        assertThat(engine.allocations()).isEqualTo(allocations).isPositive();
-        assertThat(engine.bytesHeld()).isEqualTo(bytes);
+        assertThat(engine.allocations()).isPositive();
+        assertThat(quiet).as("passes in a row without an allocation").isEqualTo(10);
       }
     }
   }
