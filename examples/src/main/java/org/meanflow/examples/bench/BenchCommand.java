@@ -94,7 +94,7 @@ public final class BenchCommand implements Callable<Integer> {
       names = "--warmup",
       paramLabel = "N",
       defaultValue = "0",
-      description = "repetitions beforehand (default: five seconds, at least three)")
+      description = "repetitions beforehand (default: twenty seconds, at least three)")
   private int warmup;
 
   @Option(

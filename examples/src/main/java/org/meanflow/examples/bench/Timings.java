@@ -9,14 +9,14 @@ import java.util.Arrays;
  * @param sorted milliseconds, ascending; at least one
  */
 record Timings(double[] sorted) {
-  private static final Duration WARM_UP = Duration.ofSeconds(5);
+  private static final Duration WARM_UP = Duration.ofSeconds(20);
   private static final int MIN_WARM_UP = 3;
   private static final Duration MEASURED = Duration.ofSeconds(10);
 
   /**
    * Does something that is not timed: compiled code and reused memory are what a long run has.
    *
-   * @param repetitions how often; 0 for five seconds and at least three times
+   * @param repetitions how often; 0 for twenty seconds and at least three times
    */
   static void warmUp(Runnable work, int repetitions) {
     long end = System.nanoTime() + WARM_UP.toNanos();
