@@ -19,6 +19,7 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Instant;
+import java.util.List;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
@@ -42,7 +43,9 @@ class WatchCommandTest {
 
   @BeforeEach
   void serveARun() throws IOException {
-    run = RunDirectory.create(folder.resolve("run"), Recipe.load("digits"));
+    run =
+        RunDirectory.create(
+            folder.resolve("run"), Recipe.load("digits").with(List.of("run.steps=1400")));
     log = MetricsLog.create(run.metrics());
     step(1);
     step(2);
