@@ -6,6 +6,7 @@ import static org.meanflow.nn.engine.cpu.Simd.load;
 import static org.meanflow.nn.engine.cpu.Simd.store;
 
 import jdk.incubator.vector.FloatVector;
+import jdk.incubator.vector.VectorMask;
 import jdk.incubator.vector.VectorOperators;
 import org.meanflow.nn.engine.ElementwiseKernels;
 import org.meanflow.nn.engine.Saved;
@@ -251,7 +252,7 @@ final class CpuElementwise implements ElementwiseKernels {
           long start = (long) row * n;
           long source = Simd.in(from, start, n, scratch, X_SLOT);
           long target = scratch.floats(Z_SLOT, Simd.padded(n));
-          softmax(source, target, n, 1);
+          softmax(source, target, n);
           long out = Simd.out(to, start, n, scratch, Y_SLOT);
           for (int i = 0; i < n; i += LANES) {
             store(load(target, i), out, i);
@@ -260,43 +261,34 @@ final class CpuElementwise implements ElementwiseKernels {
         });
   }
 
-  /**
-   * y = softmax(scale·x) of {@code n} floats; {@code y} may be {@code x}; zeros behind the end.
-   *
-   * @return the logarithm of Σ exp(scale·x)
-   */
-  static float softmax(long x, long y, int n, float scale) {
+  /** y = softmax(x) of {@code n} floats; zeros behind the end. */
+  private static void softmax(long x, long y, int n) {
     int whole = n / LANES * LANES;
+    VectorMask<Float> rest = Simd.FLOATS.indexInRange(whole, n);
     FloatVector most = all(Float.NEGATIVE_INFINITY);
     for (int i = 0; i < whole; i += LANES) {
       most = most.max(load(x, i));
     }
     if (whole < n) {
-      var rest = Simd.FLOATS.indexInRange(whole, n);
       most = most.max(all(Float.NEGATIVE_INFINITY).blend(load(x, whole), rest));
     }
-    float top = most.reduceLanes(VectorOperators.MAX);
-    FloatVector scales = all(scale);
-    FloatVector shift = all(-scale * top);
+    FloatVector top = all(most.reduceLanes(VectorOperators.MAX));
     FloatVector sum = FloatVector.zero(Simd.FLOATS);
     for (int i = 0; i < whole; i += LANES) {
-      FloatVector e = Simd.exp(load(x, i).fma(scales, shift));
+      FloatVector e = Simd.exp(load(x, i).sub(top));
       sum = sum.add(e);
       store(e, y, i);
     }
     if (whole < n) {
-      var rest = Simd.FLOATS.indexInRange(whole, n);
       FloatVector e = FloatVector.zero(Simd.FLOATS);
-      e = e.blend(Simd.exp(load(x, whole).fma(scales, shift)), rest);
+      e = e.blend(Simd.exp(load(x, whole).sub(top)), rest);
       sum = sum.add(e);
       store(e, y, whole);
     }
-    float total = Simd.sum(sum);
-    FloatVector inverse = all(1 / total);
+    FloatVector inverse = all(1 / Simd.sum(sum));
     for (int i = 0; i < n; i += LANES) {
       store(load(y, i).mul(inverse), y, i);
     }
-    return (float) (scale * top + Math.log(total));
   }
 
   @Override
