@@ -1,7 +1,8 @@
 package org.meanflow.nn.engine.cpu;
 
-import java.lang.foreign.MemorySegment;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.Cotangent;
 import org.meanflow.nn.engine.LinearKernels;
@@ -16,29 +17,23 @@ import org.meanflow.nn.engine.cpu.Product.Spec;
  * depend on the shapes alone, so the results don't depend on the number of threads.
  */
 final class CpuLinear implements LinearKernels {
-  /** A tile's longer side in floats: with its result it fills half of a 2 MB second-level cache. */
-  private static final long TILE_FLOATS = 1 << 17;
+  /** Rows of a tile: fewer read the weight too often, more leave the second-level cache. */
+  private static final long TILE_ROWS = 256;
 
-  private static final long LARGEST_TILE = 512;
-  private static final long SMALLEST_TILE = 64;
+  /** The same for wide rows of bfloat16. */
+  private static final long WIDE_HALF_TILE_ROWS = 128;
+
+  private static final long WIDE = 1024;
   private static final long TILE_MULTIPLE = 16;
 
   private static final long FEW_ROWS = 64;
-
-  /** Rows that a gradient's product sums at a time. */
-  private static final long GRADIENT_ROWS = 512;
-
-  /** The same with bfloat16 factors: reading and writing the sums again costs relatively more. */
-  private static final long HALF_GRADIENT_ROWS = 1024;
-
-  /** Longer side of a gradient's piece. */
-  private static final long GRADIENT_PIECE = 384;
 
   private static final int TILE_SLOT = 2;
 
   private final CpuEngine engine;
   private final Workers workers;
   private final Products products;
+  private final Map<OuterProduct.Shape, OuterProduct> outerProducts = new HashMap<>();
 
   CpuLinear(CpuEngine engine, Workers workers, Products products) {
     this.engine = engine;
@@ -138,8 +133,9 @@ final class CpuLinear implements LinearKernels {
     return compiled;
   }
 
-  private static long tile(long rows, Tensor w) {
-    long most = Math.clamp(TILE_FLOATS / Math.max(w.dim(0), w.dim(1)), SMALLEST_TILE, LARGEST_TILE);
+  private long tile(long rows, Tensor w) {
+    boolean wide = Math.max(w.dim(0), w.dim(1)) > WIDE;
+    long most = wide && products.half() ? WIDE_HALF_TILE_ROWS : TILE_ROWS;
     long tiles = Math.ceilDiv(rows, most);
     return Math.ceilDiv(Math.ceilDiv(rows, tiles), TILE_MULTIPLE) * TILE_MULTIPLE;
   }
@@ -166,83 +162,27 @@ final class CpuLinear implements LinearKernels {
     }
   }
 
-  /** W̄ = ȳᵀ x, in pieces of W̄, each a sum over blocks of rows. */
+  /** W̄ = ȳᵀ x. */
   private void addOuterProducts(CpuTensor g, CpuTensor x, Cotangent gw) {
-    boolean half = products.half() && (g.half() || x.half() || !isFew(g.dim(0)));
+    boolean few = isFew(g.dim(0));
+    boolean half = products.half() && (g.half() || x.half() || !few);
+    boolean packed = OneDnn.available() && !few;
     try (CpuTensor a = asFactor(g, half);
-        CpuTensor b = asFactor(x, half)) {
-      long rows = g.dim(0);
-      long out = g.dim(1);
-      long in = x.dim(1);
-      CpuTensor target = CpuTensor.of(gw.target());
-      boolean byColumns = in > out;
-      // Columns of wide float32 rows are copied together: strided, the product takes twice as long.
-      boolean copied = byColumns && !half;
-      long longer = Math.max(in, out);
-      long middle = Math.ceilDiv(longer / 2, TILE_MULTIPLE) * TILE_MULTIPLE;
-      long piece = Math.min(longer, Math.clamp(middle, 1, GRADIENT_PIECE));
-      int pieces = Math.toIntExact(Math.ceilDiv(longer, piece));
-      long block = Math.min(rows, half ? HALF_GRADIENT_ROWS : GRADIENT_ROWS);
-      int blocks = Math.toIntExact(Math.ceilDiv(rows, block));
-      // By [last piece or not][last block or not][added or not].
-      Product[][][] compiled = new Product[2][2][2];
-      for (int lastPiece = 0; lastPiece < 2; lastPiece++) {
-        long length = lastPiece == 0 ? piece : longer - (pieces - 1) * piece;
-        for (int lastBlock = 0; lastBlock < 2; lastBlock++) {
-          long k = lastBlock == 0 ? block : rows - (blocks - 1) * block;
-          for (int add = 0; add < 2; add++) {
-            compiled[lastPiece][lastBlock][add] =
-                products.product(
-                    new Spec(
-                        byColumns ? out : length,
-                        k,
-                        byColumns ? length : in,
-                        Layout.transposed(a.half(), out),
-                        Layout.rows(half, copied ? length : in),
-                        Layout.rows(false, in),
-                        false,
-                        add == 1));
-          }
-        }
+        CpuTensor b = packed ? CpuTensor.of(x.view(0, x.shape())) : asFactor(x, half)) {
+      OuterProduct product =
+          outerProducts.computeIfAbsent(
+              new OuterProduct.Shape(g.dim(0), g.dim(1), x.dim(1), half, b.half(), packed),
+              shape -> new OuterProduct(workers, products, shape));
+      long bytes = packed ? product.packedBytes() : 0;
+      try (CpuTensor memory = CpuTensor.of(engine.allocate(Math.ceilDiv(bytes, Float.BYTES)))) {
+        product.run(
+            a.address(),
+            b.address(),
+            memory.address(),
+            CpuTensor.of(gw.target()).address(),
+            gw.add());
       }
-      workers.run(
-          pieces,
-          (item, scratch) -> {
-            long start = item * piece;
-            for (int r = 0; r < blocks; r++) {
-              Product product =
-                  compiled[item == pieces - 1 ? 1 : 0][r == blocks - 1 ? 1 : 0][
-                      r > 0 || gw.add() ? 1 : 0];
-              long row = r * block;
-              long right = b.address(row * in + (byColumns ? start : 0));
-              if (copied) {
-                long columns = Math.min(piece, longer - start);
-                long last = Math.min(rows, row + block);
-                right = copyColumns(right, in, last - row, columns, scratch);
-              }
-              product.run(
-                  scratch,
-                  a.address(row * out + (byColumns ? 0 : start)),
-                  right,
-                  0,
-                  target.address(byColumns ? start : start * in));
-            }
-          });
     }
-  }
-
-  private static long copyColumns(
-      long from, long stride, long rows, long columns, Scratch scratch) {
-    long to = scratch.floats(TILE_SLOT, rows * columns);
-    for (long row = 0; row < rows; row++) {
-      MemorySegment.copy(
-          Simd.ALL,
-          from + row * stride * Float.BYTES,
-          Simd.ALL,
-          to + row * columns * Float.BYTES,
-          columns * Float.BYTES);
-    }
-    return to;
   }
 
   /** The tensor in the type that products take; the caller closes it, which is free for a view. */

@@ -2,6 +2,7 @@ package org.meanflow.nn.engine.cpu;
 
 import java.util.ArrayList;
 import java.util.List;
+import org.meanflow.nn.engine.cpu.Product.Layout;
 
 /**
  * A weight {@code [out, in]} as the right-hand matrix of a product, in panels of columns, each in
@@ -9,14 +10,13 @@ import java.util.List;
  */
 final class PackedWeight implements AutoCloseable {
   /** Wider products gain nothing, and panels are what few rows are divided among threads by. */
-  private static final long WIDEST_PANEL = 768;
+  private static final long WIDEST_PANEL = 384;
 
   private static final long PANEL_MULTIPLE = 64;
 
   private final Memory memory;
-  private final Use use;
   private final List<Panel> panels = new ArrayList<>();
-  private final List<Reorder> reorders = new ArrayList<>();
+  private final List<Packing> packings = new ArrayList<>();
   private long version = -1;
 
   /** What a weight is multiplied with. */
@@ -47,61 +47,58 @@ final class PackedWeight implements AutoCloseable {
    * @param address where they are
    * @param layout how they lie there
    */
-  record Panel(long from, long columns, long address, Product.Layout layout) {}
+  record Panel(long from, long columns, long address, Layout layout) {}
 
-  PackedWeight(Memory memory, Key key, boolean half, long typicalRows, int threads) {
+  /** The copy of a panel into its layout. */
+  private record Packing(Reorder reorder, long source, Memory.Block target) {}
+
+  PackedWeight(Memory memory, Products products, Key key, long typicalRows) {
     this.memory = memory;
-    this.use = key.use();
     long columns = key.columns();
     long count = Math.ceilDiv(columns, WIDEST_PANEL);
     long width = Math.ceilDiv(Math.ceilDiv(columns, count), PANEL_MULTIPLE) * PANEL_MULTIPLE;
     for (long from = 0; from < columns; from += width) {
-      panels.add(panel(key, from, Math.min(width, columns - from), half, typicalRows, threads));
+      add(products, key, from, Math.min(width, columns - from), typicalRows);
     }
   }
 
-  private Panel panel(
-      Key key, long from, long columns, boolean half, long typicalRows, int threads) {
+  private void add(Products products, Key key, long from, long columns, long typicalRows) {
     long rows = key.rows();
-    boolean forward = use == Use.FORWARD;
-    Product.Layout plain =
-        forward ? Product.Layout.transposed(false, rows) : Product.Layout.rows(false, key.in());
+    boolean forward = key.use() == Use.FORWARD;
+    Layout plain = forward ? Layout.transposed(false, rows) : Layout.rows(false, key.in());
     long source = key.address() + Float.BYTES * (forward ? from * rows : from);
-    int type = half ? OneDnn.BF16 : OneDnn.F32;
-    OneDnn.useOneThread();
-    long description =
-        OneDnn.matmul(
-            OneDnn.matrix(type, typicalRows, rows, rows, 1),
-            OneDnn.anyMatrix(type, rows, columns),
-            0,
-            OneDnn.matrix(OneDnn.F32, typicalRows, columns, columns, 1),
-            OneDnn.attributes(false, type));
-    long layout = OneDnn.query(description, OneDnn.QUERY_WEIGHTS);
-    Memory.Block block = memory.take(OneDnn.size(layout));
-    reorders.add(new Reorder(plain.descriptor(1, rows, columns), source, layout, block, threads));
-    return new Panel(from, columns, block.address, Product.Layout.packed(half, layout));
+    Layout layout =
+        products.packedLayout(typicalRows, rows, columns, Layout.rows(products.half(), rows));
+    Memory.Block block = memory.take(layout.bytes());
+    packings.add(new Packing(products.reorder(rows, columns, plain, layout), source, block));
+    panels.add(new Panel(from, columns, block.address, layout));
   }
 
   List<Panel> panels() {
     return panels;
   }
 
-  /** What packs the panels. */
-  List<Reorder> reorders() {
-    return reorders;
+  /** Number of copies that packing takes; they can be made in any order and at the same time. */
+  int packings() {
+    return packings.size();
+  }
+
+  void pack(int i, Scratch scratch) {
+    Packing packing = packings.get(i);
+    packing.reorder.run(scratch, packing.source, packing.target.address);
   }
 
   boolean isOf(long weightVersion) {
     return version == weightVersion;
   }
 
-  /** To be called once all panels have been packed. */
+  /** To be called when all panels have been packed. */
   void packedFrom(long weightVersion) {
     version = weightVersion;
   }
 
   @Override
   public void close() {
-    reorders.forEach(reorder -> memory.giveBack(reorder.target()));
+    packings.forEach(packing -> memory.giveBack(packing.target));
   }
 }

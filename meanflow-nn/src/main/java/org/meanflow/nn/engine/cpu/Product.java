@@ -27,7 +27,7 @@ interface Product extends AutoCloseable {
    * @param rowStride elements between rows
    * @param columnStride elements between columns
    * @param batchStride elements between matrices; of no meaning for a single one
-   * @param packed oneDNN's descriptor of a {@link PackedWeight}; 0 for a strided matrix
+   * @param packed oneDNN's descriptor of a matrix in blocks; 0 for a strided one
    */
   record Layout(boolean half, long rowStride, long columnStride, long batchStride, long packed) {
 
@@ -46,6 +46,11 @@ interface Product extends AutoCloseable {
     /** The same for a batch. */
     Layout every(long elements) {
       return new Layout(half, rowStride, columnStride, elements, packed);
+    }
+
+    /** Memory that a matrix in a packed layout takes. */
+    long bytes() {
+      return OneDnn.size(packed);
     }
 
     private int type() {

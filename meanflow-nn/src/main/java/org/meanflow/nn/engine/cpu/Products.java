@@ -4,6 +4,7 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.function.Consumer;
 import org.meanflow.nn.engine.cpu.PackedWeight.Panel;
 import org.meanflow.nn.engine.cpu.PackedWeight.Use;
 import org.meanflow.nn.engine.cpu.Product.Layout;
@@ -17,6 +18,12 @@ final class Products {
   private final Workers workers;
   private final boolean half;
   private final Map<Spec, Product> compiled = new HashMap<>();
+  private final Map<PackedFor, Layout> packedLayouts = new HashMap<>();
+  private final Map<Change, Reorder> reorders = new HashMap<>();
+
+  private record PackedFor(long m, long k, long n, Layout a) {}
+
+  private record Change(long rows, long columns, Layout from, Layout to) {}
 
   /**
    * @param half whether factors are bfloat16
@@ -43,6 +50,42 @@ final class Products {
   }
 
   /**
+   * The layout that oneDNN prefers for B, {@code [k, n]}, in A·B.
+   *
+   * @param m rows of A
+   * @param k columns of A
+   * @param n columns of B
+   * @param a layout of A; B is of its type
+   */
+  Layout packedLayout(long m, long k, long n, Layout a) {
+    return packedLayouts.computeIfAbsent(
+        new PackedFor(m, k, n, a),
+        key -> {
+          int type = a.half() ? OneDnn.BF16 : OneDnn.F32;
+          OneDnn.useOneThread();
+          long description =
+              OneDnn.matmul(
+                  a.descriptor(1, m, k),
+                  OneDnn.anyMatrix(type, k, n),
+                  0,
+                  OneDnn.matrix(OneDnn.F32, m, n, n, 1),
+                  OneDnn.attributes(false, OneDnn.F32));
+          return Layout.packed(a.half(), OneDnn.query(description, OneDnn.QUERY_WEIGHTS));
+        });
+  }
+
+  /** What copies a matrix {@code [rows, columns]} into another layout. */
+  Reorder reorder(long rows, long columns, Layout from, Layout to) {
+    return reorders.computeIfAbsent(
+        new Change(rows, columns, from, to),
+        key ->
+            new Reorder(
+                from.descriptor(1, rows, columns),
+                to.descriptor(1, rows, columns),
+                workers.count()));
+  }
+
+  /**
    * A weight ready to be multiplied with. If it was changed, all packed weights of its buffer are
    * packed anew, in parallel: they were changed together.
    *
@@ -58,7 +101,7 @@ final class Products {
     Memory.Block block = w.block();
     PackedWeight weight = block.packed.get(key);
     if (weight == null) {
-      weight = new PackedWeight(memory, key, half, typicalRows, workers.count());
+      weight = new PackedWeight(memory, this, key, typicalRows);
       block.packed.put(key, weight);
     }
     if (!weight.isOf(block.version)) {
@@ -84,13 +127,16 @@ final class Products {
   }
 
   private void refresh(Memory.Block block) {
-    List<Reorder> reorders = new ArrayList<>();
+    List<Consumer<Scratch>> packings = new ArrayList<>();
     for (PackedWeight weight : block.packed.values()) {
       if (!weight.isOf(block.version)) {
-        reorders.addAll(weight.reorders());
+        for (int i = 0; i < weight.packings(); i++) {
+          int packing = i;
+          packings.add(scratch -> weight.pack(packing, scratch));
+        }
         weight.packedFrom(block.version);
       }
     }
-    workers.run(reorders.size(), (item, scratch) -> reorders.get(item).run(scratch));
+    workers.run(packings.size(), (item, scratch) -> packings.get(item).accept(scratch));
   }
 }

@@ -1,44 +1,45 @@
 package org.meanflow.nn.engine.cpu;
 
-/** Copies one matrix into another layout and type, by oneDNN's reorder primitive. */
+/** Copies matrices of one shape into another layout and type, by oneDNN's reorder primitive. */
 final class Reorder {
   private static final int SCRATCH_SLOT = 0;
 
   private final long primitive;
   private final long scratchBytes;
-  private final Memory.Block target;
-  private final long[] scratchpads;
-  private final long[] lists;
+  private final Arguments[] arguments;
 
-  Reorder(long from, long source, long to, Memory.Block target, int threads) {
-    this.target = target;
+  /** The memory objects of one thread. */
+  private record Arguments(long from, long to, long scratchpad, long list) {}
+
+  /**
+   * Compiles a reorder.
+   *
+   * @param from oneDNN's descriptor of the source
+   * @param to oneDNN's descriptor of the target
+   * @param threads threads that may run it
+   */
+  Reorder(long from, long to, int threads) {
     OneDnn.useOneThread();
     long description = OneDnn.reorder(from, to, OneDnn.attributes(false, OneDnn.F32));
     primitive = OneDnn.primitive(description);
     long scratch = OneDnn.query(description, OneDnn.QUERY_SCRATCHPAD);
     scratchBytes = OneDnn.size(scratch);
-    long in = OneDnn.memory(from);
-    long out = OneDnn.memory(to);
-    OneDnn.point(in, source);
-    OneDnn.point(out, target.address);
-    scratchpads = new long[threads];
-    lists = new long[threads];
+    arguments = new Arguments[threads];
     for (int i = 0; i < threads; i++) {
-      scratchpads[i] = OneDnn.memory(scratch);
-      lists[i] =
-          OneDnn.arguments(
-              new int[] {OneDnn.SRC, OneDnn.DST, OneDnn.SCRATCHPAD},
-              new long[] {in, out, scratchpads[i]});
+      long source = OneDnn.memory(from);
+      long target = OneDnn.memory(to);
+      long scratchpad = OneDnn.memory(scratch);
+      int[] kinds = {OneDnn.SRC, OneDnn.DST, OneDnn.SCRATCHPAD};
+      long list = OneDnn.arguments(kinds, new long[] {source, target, scratchpad});
+      arguments[i] = new Arguments(source, target, scratchpad, list);
     }
   }
 
-  /** The memory that is written. */
-  Memory.Block target() {
-    return target;
-  }
-
-  void run(Scratch scratch) {
-    OneDnn.point(scratchpads[scratch.worker], scratch.bytes(SCRATCH_SLOT, scratchBytes));
-    OneDnn.execute(primitive, 3, lists[scratch.worker]);
+  void run(Scratch scratch, long from, long to) {
+    Arguments mine = arguments[scratch.worker];
+    OneDnn.point(mine.from, from);
+    OneDnn.point(mine.to, to);
+    OneDnn.point(mine.scratchpad, scratch.bytes(SCRATCH_SLOT, scratchBytes));
+    OneDnn.execute(primitive, 3, mine.list);
   }
 }
