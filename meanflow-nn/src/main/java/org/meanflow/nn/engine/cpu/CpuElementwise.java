@@ -23,8 +23,14 @@ final class CpuElementwise implements ElementwiseKernels {
   private static final int Z_SLOT = 3;
   private static final int OLD_SLOT = 4;
 
-  private static final float GELU_K = (float) (2 * Math.sqrt(2 / Math.PI));
-  private static final float GELU_CUBIC = 0.044715f;
+  private static final double GELU_K = 2 * Math.sqrt(2 / Math.PI);
+  private static final double GELU_CUBIC = 0.044715;
+  private static final FloatVector GELU_LOG = all((float) (GELU_K / Math.log(2)));
+  private static final FloatVector GELU_LOG_CUBIC = all((float) (GELU_K / Math.log(2) * GELU_CUBIC));
+  private static final FloatVector GELU_RATE = all((float) -GELU_K);
+  private static final FloatVector GELU_RATE_CUBIC = all((float) (-3 * GELU_K * GELU_CUBIC));
+  private static final FloatVector GELU_END = all(10f);
+  private static final FloatVector MINUS_ONE = all(-1f);
 
   private final Workers workers;
   private final Reductions reductions;
@@ -61,6 +67,43 @@ final class CpuElementwise implements ElementwiseKernels {
             segment.run(start, (int) Math.min(SEGMENT, end - start), scratch);
           }
         });
+  }
+
+  /** Whether loops over bfloat16 do: all is, and whole vectors. */
+  private static boolean half(boolean add, CpuTensor... tensors) {
+    boolean half = !add && tensors[0].size() % LANES == 0;
+    for (CpuTensor tensor : tensors) {
+      half &= tensor.half();
+    }
+    return half;
+  }
+
+  /** A map that has a loop of its own over bfloat16. */
+  private void map(Tensor from, Tensor to, Map loop, Map halfLoop) {
+    CpuTensor x = CpuTensor.of(from);
+    CpuTensor y = CpuTensor.of(to);
+    if (half(false, x, y)) {
+      segments(
+          y.size(),
+          (start, length, scratch) -> halfLoop.run(x.address(start), y.address(start), length));
+    } else {
+      map(from, to, false, loop);
+    }
+  }
+
+  /** A map that has a loop of its own over bfloat16. */
+  private void map(Tensor first, Tensor second, Tensor to, boolean add, Map2 loop, Map2 halfLoop) {
+    CpuTensor x = CpuTensor.of(first);
+    CpuTensor y = CpuTensor.of(second);
+    CpuTensor z = CpuTensor.of(to);
+    if (half(add, x, y, z)) {
+      segments(
+          z.size(),
+          (start, length, scratch) ->
+              halfLoop.run(x.address(start), y.address(start), z.address(start), length));
+    } else {
+      map(first, second, to, add, loop);
+    }
   }
 
   private void map(Tensor from, Tensor to, boolean add, Map loop) {
@@ -178,35 +221,68 @@ final class CpuElementwise implements ElementwiseKernels {
 
   @Override
   public Saved gelu(Tensor x, Tensor y, boolean keep) {
-    map(x, y, false, CpuElementwise::gelu);
+    map(x, y, CpuElementwise::gelu, CpuElementwise::geluHalf);
     return Saved.NOTHING;
   }
 
-  /** ½x(1 + tanh a) = x σ(2a). */
-  private static void gelu(long x, long y, int length) {
+  static void gelu(long x, long y, int length) {
     for (int i = 0; i < length; i += LANES) {
-      FloatVector v = load(x, i);
-      FloatVector cubic = v.mul(v).fma(all(GELU_K * GELU_CUBIC), all(GELU_K));
-      store(v.mul(Simd.sigmoid(cubic.mul(v))), y, i);
+      store(gelu(load(x, i)), y, i);
     }
+  }
+
+  private static void geluHalf(long x, long y, int length) {
+    for (int i = 0; i < length; i += LANES) {
+      Simd.narrow(gelu(Simd.widened(x + 2L * i)), y + 2L * i);
+    }
+  }
+
+  /** ½x(1 + tanh a) = max(x, 0) − |x|/(1 + exp 2a(|x|)). */
+  private static FloatVector gelu(FloatVector x) {
+    FloatVector size = size(x);
+    FloatVector negative = size.div(MINUS_ONE.sub(geluPower(size, size.mul(size))));
+    return x.reinterpretAsInts().max(0).reinterpretAsFloats().add(negative);
+  }
+
+  /** min(|x|, 10), beyond which a GELU is the identity or zero. */
+  private static FloatVector size(FloatVector x) {
+    FloatVector size = x.abs();
+    return size.blend(GELU_END, size.compare(VectorOperators.GT, GELU_END));
+  }
+
+  /** exp 2a(x) for 0 ≤ x ≤ 10. */
+  private static FloatVector geluPower(FloatVector x, FloatVector square) {
+    return Simd.exp2(square.fma(GELU_LOG_CUBIC, GELU_LOG).mul(x));
   }
 
   @Override
   public void geluSlope(Tensor x, Saved saved, Tensor d, Tensor y, boolean add) {
-    map(x, d, y, add, CpuElementwise::geluSlope);
+    map(x, d, y, add, CpuElementwise::geluSlope, CpuElementwise::geluSlopeHalf);
   }
 
-  /** (s + s(1 − s)·x·(2a)′)·d with s = σ(2a(x)). */
-  private static void geluSlope(long x, long d, long y, int length) {
+  static void geluSlope(long x, long d, long y, int length) {
     for (int i = 0; i < length; i += LANES) {
-      FloatVector v = load(x, i);
-      FloatVector square = v.mul(v);
-      FloatVector cubic = square.fma(all(GELU_K * GELU_CUBIC), all(GELU_K));
-      FloatVector s = Simd.sigmoid(cubic.mul(v));
-      FloatVector rate = square.fma(all(3 * GELU_K * GELU_CUBIC), all(GELU_K)).mul(v);
-      FloatVector slope = s.fma(all(1f).sub(s).mul(rate), s);
-      store(slope.mul(load(d, i)), y, i);
+      store(geluSlope(load(x, i)).mul(load(d, i)), y, i);
     }
+  }
+
+  private static void geluSlopeHalf(long x, long d, long y, int length) {
+    for (int i = 0; i < length; i += LANES) {
+      FloatVector slope = geluSlope(Simd.widened(x + 2L * i));
+      Simd.narrow(slope.mul(Simd.widened(d + 2L * i)), y + 2L * i);
+    }
+  }
+
+  /**
+   * s + s(1 − s)·x·(2a)′ with s = σ(2a(x)): for x &lt; 0, and one minus that of −x for the others.
+   */
+  private static FloatVector geluSlope(FloatVector x) {
+    FloatVector size = size(x);
+    FloatVector square = size.mul(size);
+    FloatVector s = Simd.ONE.div(geluPower(size, square).add(Simd.ONE));
+    FloatVector rate = square.fma(GELU_RATE_CUBIC, GELU_RATE).mul(size);
+    FloatVector slope = s.fma(Simd.ONE.sub(s).mul(rate), s);
+    return slope.blend(Simd.ONE.sub(slope), x.compare(VectorOperators.GE, 0f));
   }
 
   @Override

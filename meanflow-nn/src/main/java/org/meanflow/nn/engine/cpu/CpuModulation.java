@@ -1,6 +1,7 @@
 package org.meanflow.nn.engine.cpu;
 
 import static org.meanflow.nn.engine.cpu.Simd.LANES;
+import static org.meanflow.nn.engine.cpu.Simd.all;
 import static org.meanflow.nn.engine.cpu.Simd.load;
 import static org.meanflow.nn.engine.cpu.Simd.store;
 
@@ -18,7 +19,7 @@ import org.meanflow.nn.engine.Tensor;
  */
 final class CpuModulation implements ModulationKernels {
   /** Tokens that one item covers. */
-  private static final int TOKENS = 64;
+  private static final int TOKENS = NormRows.BLOCK;
 
   private static final int X_SLOT = 1;
   private static final int Y_SLOT = 2;
@@ -29,6 +30,9 @@ final class CpuModulation implements ModulationKernels {
   private static final int D_SHIFT_SLOT = 7;
   private static final int D_SCALE_SLOT = 8;
   private static final int OLD_SLOT = 9;
+  private static final int FACTOR_SLOT = 12;
+  private static final int STATISTICS_SLOT = 10;
+  private static final int STAGED_SLOT = 11;
 
   private final CpuEngine engine;
   private final Workers workers;
@@ -62,6 +66,10 @@ final class CpuModulation implements ModulationKernels {
       return (long) sample(item) * tokens + (long) (item % perSample()) * TOKENS;
     }
 
+    int rows(int item) {
+      return (int) (last(item) - first(item));
+    }
+
     /** Row after the last of a block. */
     long last(int item) {
       return Math.min(first(item) + TOKENS, (sample(item) + 1L) * tokens);
@@ -78,11 +86,25 @@ final class CpuModulation implements ModulationKernels {
   // Vector loops have methods of their own: within a long one, the compiler gives up inlining and
   // keeps vectors on the heap.
 
-  /** y = x ⊙ (1 + scale) + shift. */
-  private static void modulate(long x, long scale, long shift, long y, int length) {
-    for (int i = 0; i < length; i += LANES) {
-      FloatVector v = load(x, i);
-      store(v.fma(load(scale, i), v).add(load(shift, i)), y, i);
+  /** 1 + a sample's scale, as a row. */
+  private static long factor(
+      Tensor modulation, int sample, int index, int width, Scratch scratch) {
+    long scale = chunk(modulation, sample, index, width, scratch, SCALE_SLOT);
+    long factor = scratch.floats(FACTOR_SLOT, Simd.padded(width));
+    for (int i = 0; i < width; i += LANES) {
+      store(load(scale, i).add(Simd.ONE), factor, i);
+    }
+    return factor;
+  }
+
+  /** y = x̂ ⊙ factor + shift. */
+  private static void modulate(
+      long x, float mean, float inverse, long factor, long shift, long y, boolean half, int width) {
+    FloatVector m = all(mean);
+    FloatVector scale = all(inverse);
+    for (int i = 0; i < width; i += LANES) {
+      FloatVector hat = load(x, i).sub(m).mul(scale);
+      store(hat.fma(load(factor, i), load(shift, i)), y, i, half);
     }
   }
 
@@ -91,13 +113,6 @@ final class CpuModulation implements ModulationKernels {
     for (int i = 0; i < length; i += LANES) {
       FloatVector v = load(x, i);
       store(v.fma(load(scale, i), v), y, i);
-    }
-  }
-
-  /** z = x ⊙ y + a. */
-  private static void multiplyAdd(long x, long y, long a, long z, int length) {
-    for (int i = 0; i < length; i += LANES) {
-      store(load(x, i).fma(load(y, i), load(a, i)), z, i);
     }
   }
 
@@ -112,6 +127,13 @@ final class CpuModulation implements ModulationKernels {
     }
   }
 
+  /** z = x ⊙ y + a. */
+  private static void multiplyAdd(long x, long y, long a, long z, int length) {
+    for (int i = 0; i < length; i += LANES) {
+      store(load(x, i).fma(load(y, i), load(a, i)), z, i);
+    }
+  }
+
   @Override
   public Saved normModulate(
       Norm norm, Tensor x, Tensor modulation, int shift, int scale, Tensor y, boolean keep) {
@@ -119,19 +141,28 @@ final class CpuModulation implements ModulationKernels {
     CpuTensor to = CpuTensor.of(y);
     Blocks blocks = Blocks.of(x);
     int width = blocks.width;
+    long step = (long) Simd.padded(width) * Float.BYTES;
+    boolean half = Simd.isDirectHalf(to, width);
     workers.run(
         blocks.count(),
         (item, scratch) -> {
           int sample = blocks.sample(item);
           long a = chunk(modulation, sample, shift, width, scratch, SHIFT_SLOT);
-          long b = chunk(modulation, sample, scale, width, scratch, SCALE_SLOT);
-          long hat = scratch.floats(HAT_SLOT, Simd.padded(width));
-          for (long row = blocks.first(item); row < blocks.last(item); row++) {
-            long source = Simd.in(from, row * width, width, scratch, X_SLOT);
-            long out = Simd.out(to, row * width, width, scratch, OUT_SLOT);
-            NormRows.normalise(norm, source, hat, width);
-            modulate(hat, b, a, out, width);
-            Simd.done(to, row * width, width, out);
+          long b = factor(modulation, sample, scale, width, scratch);
+          long first = blocks.first(item) * width;
+          int rows = blocks.rows(item);
+          long source = Simd.inRows(from, first, rows, width, scratch, STAGED_SLOT, X_SLOT);
+          long known = scratch.floats(STATISTICS_SLOT, NormRows.STATISTICS);
+          NormRows.statistics(norm, source, rows, width, known);
+          for (int row = 0; row < rows; row++) {
+            long start = first + (long) row * width;
+            long out = half ? to.address(start) : Simd.out(to, start, width, scratch, OUT_SLOT);
+            float mean = NormRows.mean(known, row);
+            float inverse = NormRows.inverse(known, row);
+            modulate(source + row * step, mean, inverse, b, a, out, half, width);
+            if (!half) {
+              Simd.done(to, start, width, out);
+            }
           }
         });
     return Saved.NOTHING;

@@ -9,11 +9,136 @@ import jdk.incubator.vector.FloatVector;
 import org.meanflow.nn.engine.Norm;
 
 /**
- * One row of a normalisation: x̂ = (x − mean)·inverse, where inverse = 1/√(… + ε). Rows have zeros
- * behind their {@code width} elements up to whole vectors.
+ * Normalisation of rows: x̂ = (x − mean)·inverse, where inverse = 1/√(… + ε). Rows have zeros behind
+ * their {@code width} elements up to whole vectors.
+ *
+ * <p>A row by itself is a long chain of dependent operations. Rows of a block are independent: each
+ * step is a loop over all of them, and so many are computed at once.
  */
 final class NormRows {
+  /** Most rows in a block. */
+  static final int BLOCK = 64;
+
+  /** Floats that hold what is known of the rows of a block. */
+  static final int STATISTICS = (4 + 2 * LANES) * BLOCK;
+
+  // What is known, by row.
+  private static final int MEAN = 0;
+  private static final int INVERSE = BLOCK;
+  private static final int SLOPE_MEAN = 2 * BLOCK;
+  private static final int ALONG = 3 * BLOCK;
+  private static final int SUMS = 4 * BLOCK;
+  private static final int OTHER_SUMS = SUMS + BLOCK * LANES;
+
   private NormRows() {}
+
+  static float mean(long statistics, int row) {
+    return Simd.get(statistics + (long) (MEAN + row) * Float.BYTES);
+  }
+
+  static float inverse(long statistics, int row) {
+    return Simd.get(statistics + (long) (INVERSE + row) * Float.BYTES);
+  }
+
+  /** mean(x̂ ⊙ d). */
+  static float along(long statistics, int row) {
+    return Simd.get(statistics + (long) (ALONG + row) * Float.BYTES);
+  }
+
+  /** mean(d) for layer norm, 0 for others. */
+  static float slopeMean(long statistics, int row) {
+    return Simd.get(statistics + (long) (SLOPE_MEAN + row) * Float.BYTES);
+  }
+
+  /** Where the sums for {@link #along} are to be put, lane by lane. */
+  static long alongSums(long statistics, int row) {
+    return statistics + (long) (SUMS + row * LANES) * Float.BYTES;
+  }
+
+  /** Where the sums for {@link #slopeMean} are to be put, lane by lane. */
+  static long meanSums(long statistics, int row) {
+    return statistics + (long) (OTHER_SUMS + row * LANES) * Float.BYTES;
+  }
+
+  private static void set(long statistics, int index, double value) {
+    Simd.set(statistics + (long) index * Float.BYTES, (float) value);
+  }
+
+  /** Mean and inverse of each row of a block; rows follow each other. */
+  static void statistics(Norm norm, long x, int rows, int width, long statistics) {
+    int padded = Simd.padded(width);
+    long step = (long) padded * Float.BYTES;
+    boolean layer = norm.kind() == Norm.Kind.LAYER;
+    if (norm.kind() == Norm.Kind.NONE) {
+      for (int row = 0; row < rows; row++) {
+        set(statistics, MEAN + row, 0);
+        set(statistics, INVERSE + row, 1);
+      }
+      return;
+    }
+    if (layer) {
+      for (int row = 0; row < rows; row++) {
+        sums(x + row * step, padded, alongSums(statistics, row));
+      }
+    }
+    for (int row = 0; row < rows; row++) {
+      set(statistics, MEAN + row, layer ? folded(alongSums(statistics, row)) / width : 0);
+    }
+    for (int row = 0; row < rows; row++) {
+      squares(x + row * step, mean(statistics, row), padded, alongSums(statistics, row));
+    }
+    for (int row = 0; row < rows; row++) {
+      double mean = mean(statistics, row);
+      double beyond = (padded - width) * mean * mean; // from the zeros
+      double sum = folded(alongSums(statistics, row)) - beyond;
+      set(statistics, INVERSE + row, 1 / Math.sqrt(sum / width + norm.epsilon()));
+    }
+  }
+
+  private static void sums(long x, int length, long to) {
+    FloatVector sum = FloatVector.zero(Simd.FLOATS);
+    for (int i = 0; i < length; i += LANES) {
+      sum = sum.add(load(x, i));
+    }
+    store(sum, to);
+  }
+
+  private static void squares(long x, float mean, int length, long to) {
+    FloatVector m = all(mean);
+    FloatVector sum = FloatVector.zero(Simd.FLOATS);
+    for (int i = 0; i < length; i += LANES) {
+      FloatVector d = load(x, i).sub(m);
+      sum = d.fma(d, sum);
+    }
+    store(sum, to);
+  }
+
+  private static float squares(long x, float mean, int length) {
+    FloatVector m = all(mean);
+    FloatVector sum = FloatVector.zero(Simd.FLOATS);
+    for (int i = 0; i < length; i += LANES) {
+      FloatVector d = load(x, i).sub(m);
+      sum = d.fma(d, sum);
+    }
+    return Simd.sum(sum);
+  }
+
+  /** Σ of the lanes that were put to an address. */
+  private static float folded(long sums) {
+    return Simd.sum(load(sums));
+  }
+
+  /** {@link #along} and {@link #slopeMean} from the sums of the products with x̂ and of d. */
+  static void slopes(Norm norm, int rows, int width, long statistics) {
+    boolean none = norm.kind() == Norm.Kind.NONE;
+    boolean layer = norm.kind() == Norm.Kind.LAYER;
+    for (int row = 0; row < rows; row++) {
+      float along = folded(alongSums(statistics, row)) / width;
+      float mean = folded(meanSums(statistics, row)) / width;
+      set(statistics, ALONG + row, none ? 0 : along);
+      set(statistics, SLOPE_MEAN + row, layer ? mean : 0);
+    }
+  }
 
   /**
    * x̂ of a row.
@@ -35,14 +160,8 @@ final class NormRows {
       }
       case LAYER -> {
         mean = Simd.sum(x, padded) / width;
-        FloatVector m = all(mean);
-        FloatVector squares = FloatVector.zero(Simd.FLOATS);
-        for (int i = 0; i < padded; i += LANES) {
-          FloatVector d = load(x, i).sub(m);
-          squares = d.fma(d, squares);
-        }
         double beyond = (padded - width) * (double) mean * mean; // from the zeros
-        double sum = Simd.sum(squares) - beyond;
+        double sum = squares(x, mean, padded) - beyond;
         inverse = (float) (1 / Math.sqrt(sum / width + norm.epsilon()));
       }
     }

@@ -43,6 +43,9 @@ final class Simd {
   private static final int SQUARES_BLOCK = 8;
 
   private static final int HALF_NAN = 0x7fc0;
+  private static final IntVector HALF_NANS = IntVector.broadcast(INTS, HALF_NAN << 16);
+  private static final IntVector HALF = IntVector.broadcast(INTS, 0x7fff);
+  private static final IntVector ODD = IntVector.broadcast(INTS, 1);
   private static final ByteOrder ORDER = ByteOrder.nativeOrder();
   private static final ValueLayout.OfFloat FLOAT = ValueLayout.JAVA_FLOAT_UNALIGNED;
   private static final ValueLayout.OfShort SHORT = ValueLayout.JAVA_SHORT_UNALIGNED;
@@ -65,6 +68,20 @@ final class Simd {
   /** Floats {@code i} to {@code i + LANES} of a row. */
   static void store(FloatVector x, long row, int i) {
     store(x, row + (long) i * Float.BYTES);
+  }
+
+  /** Elements {@code i} to {@code i + LANES} of a row of bfloat16 or of float32 numbers. */
+  static FloatVector load(long row, int i, boolean half) {
+    return half ? widened(row + (long) i * Short.BYTES) : load(row, i);
+  }
+
+  /** Elements {@code i} to {@code i + LANES} of a row of bfloat16 or of float32 numbers. */
+  static void store(FloatVector x, long row, int i, boolean half) {
+    if (half) {
+      narrow(x, row + (long) i * Short.BYTES);
+    } else {
+      store(x, row, i);
+    }
   }
 
   static FloatVector all(float value) {
@@ -106,6 +123,27 @@ final class Simd {
     return staged;
   }
 
+  /** Whether rows of a tensor can be read and written as bfloat16, without being staged. */
+  static boolean isDirectHalf(CpuTensor x, int length) {
+    return x.half() && length % LANES == 0;
+  }
+
+  /** Rows that follow each other, each as {@link #in} gives it, padded to whole vectors. */
+  static long inRows(
+      CpuTensor x, long element, int rows, int width, Scratch scratch, int slot, int rowSlot) {
+    if (isDirect(x.half(), width)) {
+      return x.address(element);
+    }
+    int padded = padded(width);
+    long staged = scratch.floats(slot, (long) rows * padded);
+    for (int row = 0; row < rows; row++) {
+      long from = in(x, element + (long) row * width, width, scratch, rowSlot);
+      MemorySegment.copy(
+          ALL, from, ALL, staged + (long) row * padded * Float.BYTES, (long) padded * Float.BYTES);
+    }
+    return staged;
+  }
+
   /** Where {@code length} elements of a tensor are to be written as float32; then {@link #done}. */
   static long out(CpuTensor x, long element, int length, Scratch scratch, int slot) {
     return isDirect(x.half(), length) ? x.address(element) : scratch.floats(slot, padded(length));
@@ -137,7 +175,8 @@ final class Simd {
     }
   }
 
-  private static FloatVector widened(long from) {
+  /** The bfloat16 numbers at an address. */
+  static FloatVector widened(long from) {
     ShortVector half = ShortVector.fromMemorySegment(SHORTS, ALL, from, ORDER);
     IntVector bits = (IntVector) half.convertShape(VectorOperators.ZERO_EXTEND_S2I, INTS, 0);
     return bits.lanewise(VectorOperators.LSHL, 16).reinterpretAsFloats();
@@ -148,14 +187,7 @@ final class Simd {
     int vectors = length / LANES * LANES;
     int i = 0;
     for (; i < vectors; i += LANES) {
-      FloatVector x = load(from, i);
-      IntVector bits = x.reinterpretAsInts();
-      IntVector odd = bits.lanewise(VectorOperators.LSHR, 16).and(1);
-      IntVector rounded = bits.add(odd).add(0x7fff).lanewise(VectorOperators.LSHR, 16);
-      // Rounding could carry a NaN's payload over into a number.
-      rounded = rounded.blend(HALF_NAN, x.test(VectorOperators.IS_NAN).cast(INTS));
-      ((ShortVector) rounded.convertShape(VectorOperators.I2S, SHORTS, 0))
-          .intoMemorySegment(ALL, to + (long) i * Short.BYTES, ORDER);
+      narrow(load(from, i), to + (long) i * Short.BYTES);
     }
     for (; i < length; i++) {
       float x = get(from + (long) i * Float.BYTES);
@@ -165,31 +197,56 @@ final class Simd {
     }
   }
 
-  private static final float LOG2_E = (float) (1 / Math.log(2));
-  private static final float LN2_HIGH = 355f / 512;
-  private static final float LN2_LOW = -2.1219444e-4f;
+  /** As bfloat16 to an address. */
+  static void narrow(FloatVector x, long to) {
+    IntVector bits = x.reinterpretAsInts();
+    bits = bits.add(HALF).add(bits.lanewise(VectorOperators.LSHR, 16).and(ODD));
+    // Rounding could carry a NaN's payload over into a number.
+    bits = bits.blend(HALF_NANS, x.compare(VectorOperators.NE, x).cast(INTS));
+    bits = bits.lanewise(VectorOperators.LSHR, 16);
+    ((ShortVector) bits.convertShape(VectorOperators.I2S, SHORTS, 0))
+        .intoMemorySegment(ALL, to, ORDER);
+  }
+
+  // Constant vectors: a broadcast within a loop costs the compiler much of what it may inline.
+  static final FloatVector ONE = all(1f);
+  private static final FloatVector LOG2_E = all((float) (1 / Math.log(2)));
+  private static final FloatVector LOG2_E_LOW =
+      all((float) (1 / Math.log(2) - (float) (1 / Math.log(2))));
 
   /** 1.5·2²³: a float plus this has its nearest integer in its low bits. */
-  private static final float ROUNDER = 12582912f;
+  private static final FloatVector ROUNDER = all(12582912f);
+
+  private static final FloatVector P5 = all(1.3264727e-3f);
+  private static final FloatVector P4 = all(9.671513e-3f);
+  private static final FloatVector P3 = all(5.5507337e-2f);
+  private static final FloatVector P2 = all(2.4022242e-1f);
+  private static final FloatVector P1 = all(6.9314698e-1f);
 
   /**
    * eˣ to about 2 units in the last place; arguments below −60 give e⁻⁶⁰, above 88 e⁸⁸; NaN for
-   * NaN. So no product with a probability is subnormal, which would cost a hundred cycles. The
-   * polynomial is the minimax one of Cephes' expf.
+   * NaN. So no product with a probability is subnormal, which would cost a hundred cycles.
    */
   static FloatVector exp(FloatVector argument) {
-    FloatVector x = argument.min(88f).max(-60f);
-    FloatVector shifted = x.fma(all(LOG2_E), all(ROUNDER));
-    FloatVector n = shifted.sub(ROUNDER);
-    FloatVector r = n.fma(all(-LN2_HIGH), x);
-    r = n.fma(all(-LN2_LOW), r);
-    FloatVector p = all(1.9875691e-4f);
-    p = p.fma(r, all(1.3981999e-3f));
-    p = p.fma(r, all(8.333452e-3f));
-    p = p.fma(r, all(4.1665796e-2f));
-    p = p.fma(r, all(1.6666666e-1f));
-    p = p.fma(r, all(5.0e-1f));
-    p = p.fma(r.mul(r), r).add(1f);
+    // Java's minimum and maximum take six instructions each.
+    FloatVector x = argument.blend(88f, argument.compare(VectorOperators.GT, 88f));
+    x = x.blend(-60f, x.compare(VectorOperators.LT, -60f));
+    FloatVector shifted = x.fma(LOG2_E, ROUNDER);
+    FloatVector r = x.fma(LOG2_E, ROUNDER.sub(shifted));
+    return scaled(x.fma(LOG2_E_LOW, r), shifted);
+  }
+
+  /** 2ˣ for −126 ≤ x ≤ 126, otherwise undefined; NaN for NaN. */
+  static FloatVector exp2(FloatVector x) {
+    FloatVector shifted = x.add(ROUNDER);
+    return scaled(x.sub(shifted.sub(ROUNDER)), shifted);
+  }
+
+  /** 2ʳ·2ⁿ, |r| ≤ ½, where {@code shifted} is n + ROUNDER; the polynomial is minimax, to 2⁻²³. */
+  private static FloatVector scaled(FloatVector r, FloatVector shifted) {
+    // Pairs first: the chain of operations is what takes the time.
+    FloatVector square = r.mul(r);
+    FloatVector p = r.fma(P5, P4).fma(square, r.fma(P3, P2)).fma(square, r.fma(P1, ONE));
     IntVector power = shifted.reinterpretAsInts().lanewise(VectorOperators.LSHL, 23);
     return p.reinterpretAsInts().add(power).reinterpretAsFloats();
   }
