@@ -6,6 +6,7 @@ import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.AttentionKernels;
 import org.meanflow.nn.engine.Cotangent;
 import org.meanflow.nn.engine.Engine;
+import org.meanflow.nn.engine.FeedForwardKernels;
 import org.meanflow.nn.engine.LinearKernels;
 import org.meanflow.nn.engine.OptimizerKernels;
 import org.meanflow.nn.engine.Precision;
@@ -34,6 +35,9 @@ record KernelWork(double flops, double bytes, double tangentShare) {
     if (family == LinearKernels.class) {
       return linear(kernel, arguments, tensors, bytes);
     }
+    if (family == FeedForwardKernels.class) {
+      return feedForward(kernel, tensors, bytes);
+    }
     double flops = family == AttentionKernels.class ? attention(kernel, tensors.getFirst()) : 0;
     return new KernelWork(flops, bytes, 0);
   }
@@ -59,6 +63,17 @@ record KernelWork(double flops, double bytes, double tangentShare) {
         : new KernelWork(product, bytes, tangentShare);
   }
 
+  /** Two products; four, with the cotangents of the weights, for the backward rule. */
+  private static KernelWork feedForward(String kernel, List<Tensor> tensors, double bytes) {
+    boolean tangent = kernel.endsWith("Tangent");
+    Tensor x = tensors.get(tangent ? 4 : 0);
+    int weights = tangent ? 0 : 1;
+    Tensor w1 = tensors.get(weights);
+    Tensor w2 = tensors.get(weights + 2);
+    double once = 2.0 * x.size() / w1.dim(1) * (w1.size() + w2.size());
+    return new KernelWork(kernel.endsWith("Backward") ? 2 * once : once, bytes, 0);
+  }
+
   /** Two products of [tokens, tokens] with [tokens, width]; four for the other two rules. */
   private static double attention(String kernel, Tensor qkv) {
     double once = 4.0 * qkv.size() / 3 * qkv.dim(1);
@@ -69,6 +84,9 @@ record KernelWork(double flops, double bytes, double tangentShare) {
     switch (argument) {
       case Tensor tensor -> tensors.add(tensor);
       case Cotangent cotangent -> tensors.add(cotangent.target());
+      case FeedForwardKernels.Weights w -> {
+        tensors.addAll(List.of(w.w1(), w.b1(), w.w2(), w.b2()));
+      }
       case OptimizerKernels.Average average -> {
         tensors.add(average.average());
         collect(average.remainder(), tensors);

@@ -20,6 +20,7 @@ import org.meanflow.nn.NetworkField;
 import org.meanflow.nn.autodiff.Primitive;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.Kernels;
+import org.meanflow.nn.primitive.FeedForward;
 import org.meanflow.nn.primitive.Linear;
 
 /**
@@ -70,7 +71,8 @@ final class Profile {
     }
   }
 
-  private static final String LINEAR = Linear.class.getSimpleName();
+  private static final Set<String> LINEAR =
+      Set.of(Linear.class.getSimpleName(), FeedForward.class.getSimpleName());
   private static final String PRIMITIVES = Linear.class.getPackageName() + ".";
   private static final Map<String, Phase> RULES =
       Map.of(
@@ -293,7 +295,7 @@ final class Profile {
 
   /** The products with weights. */
   Cost gemm() {
-    return sum(key -> key.operation.equals(LINEAR));
+    return sum(key -> LINEAR.contains(key.operation));
   }
 
   /**

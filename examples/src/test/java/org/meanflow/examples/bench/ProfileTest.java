@@ -50,7 +50,7 @@ class ProfileTest {
     }
     double wall = (System.nanoTime() - start) * 1e-6;
 
-    for (String primitive : List.of("Linear", "Attention", "NormModulate", "Gelu")) {
+    for (String primitive : List.of("Linear", "Attention", "NormModulate", "FeedForward")) {
       for (Phase phase : List.of(Phase.FORWARD, Phase.TANGENT, Phase.BACKWARD, Phase.EVALUATE)) {
         assertThat(profile.costs()).containsKey(new Key(primitive, phase));
       }

@@ -14,6 +14,7 @@ package org.meanflow.nn.engine;
  * </ul>
  *
  * @param linear affine maps
+ * @param feedForward two affine maps with a GELU between them
  * @param elementwise elementwise maps
  * @param norm normalisations
  * @param modulation shift, scale and gate
@@ -23,6 +24,7 @@ package org.meanflow.nn.engine;
  */
 public record Kernels(
     LinearKernels linear,
+    FeedForwardKernels feedForward,
     ElementwiseKernels elementwise,
     NormKernels norm,
     ModulationKernels modulation,

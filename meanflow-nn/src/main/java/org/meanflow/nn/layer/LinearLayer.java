@@ -56,4 +56,12 @@ public final class LinearLayer {
   public Dual forward(Tape tape, Dual x) {
     return tape.apply(linear, x, tape.parameter(weight), tape.parameter(bias));
   }
+
+  Parameter weight() {
+    return weight;
+  }
+
+  Parameter bias() {
+    return bias;
+  }
 }

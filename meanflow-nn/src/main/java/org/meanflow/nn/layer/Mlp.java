@@ -4,8 +4,7 @@ import org.meanflow.nn.autodiff.Dual;
 import org.meanflow.nn.autodiff.Initializer;
 import org.meanflow.nn.autodiff.ParameterLayout;
 import org.meanflow.nn.autodiff.Tape;
-import org.meanflow.nn.engine.Storage;
-import org.meanflow.nn.primitive.Gelu;
+import org.meanflow.nn.primitive.FeedForward;
 
 /** Linear, GELU, Linear: {@code NAME.fc1} and {@code NAME.fc2}. */
 public final class Mlp {
@@ -24,8 +23,8 @@ public final class Mlp {
   public Mlp(ParameterLayout layout, String name, int width, int hidden) {
     Initializer xavier = Initializer.xavierUniform();
     this.name = name;
-    this.first = new LinearLayer(Storage.COMPACT, layout, name + ".fc1", xavier, hidden, width);
-    this.second = new LinearLayer(Storage.COMPACT, layout, name + ".fc2", xavier, width, hidden);
+    this.first = new LinearLayer(layout, name + ".fc1", xavier, hidden, width);
+    this.second = new LinearLayer(layout, name + ".fc2", xavier, width, hidden);
   }
 
   /**
@@ -37,6 +36,14 @@ public final class Mlp {
    */
   public Dual forward(Tape tape, Dual x) {
     return tape.scope(
-        name, () -> second.forward(tape, tape.apply(new Gelu(), first.forward(tape, x))));
+        name,
+        () ->
+            tape.apply(
+                new FeedForward(),
+                x,
+                tape.parameter(first.weight()),
+                tape.parameter(first.bias()),
+                tape.parameter(second.weight()),
+                tape.parameter(second.bias())));
   }
 }

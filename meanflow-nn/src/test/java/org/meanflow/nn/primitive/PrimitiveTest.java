@@ -82,6 +82,7 @@ class PrimitiveTest {
     cases.add(new Case(new Linear(), x(3, 5), p(2, 5)));
     cases.add(new Case(new Linear(), x(3, 1), p(4, 1), p(4)));
     cases.add(new Case(new Linear(), x(3, 2, 12), p(4, 3, 2, 2), p(4)));
+    cases.add(new Case(new FeedForward(), x(3, 4, 5), p(6, 5), p(6), p(3, 6), p(3)));
     cases.add(new Case(new AddTable(), x(3, 4, 5), p(1, 4, 5)));
     for (Norm norm : List.of(Norm.rms(), Norm.layer(), Norm.none())) {
       cases.add(new Case(new Normalize(norm), x(3, 4, 6)));
@@ -332,6 +333,8 @@ class PrimitiveTest {
     wide.add(new Case(new Linear(), x(3, 301, 48), p(160, 48), p(160)));
     wide.add(new Case(new Linear(), x(3, 97, 160), p(48, 160)));
     wide.add(new Case(new Linear(), x(3, 64), p(900, 64), p(900)));
+    wide.add(new Case(new FeedForward(), x(3, 131, 40), p(71, 40), p(71), p(40, 71), p(40)));
+    wide.add(new Case(new FeedForward(), x(3, 17, 32), p(900, 32), p(900), p(32, 900), p(32)));
     wide.add(new Case(new AddTable(), x(3, 70, 33), p(1, 70, 33)));
     for (Norm norm : List.of(Norm.rms(), Norm.layer(), Norm.none())) {
       wide.add(new Case(new Normalize(norm), x(3, 70, 40), p(40)));

@@ -26,7 +26,8 @@ final class CpuElementwise implements ElementwiseKernels {
   private static final double GELU_K = 2 * Math.sqrt(2 / Math.PI);
   private static final double GELU_CUBIC = 0.044715;
   private static final FloatVector GELU_LOG = all((float) (GELU_K / Math.log(2)));
-  private static final FloatVector GELU_LOG_CUBIC = all((float) (GELU_K / Math.log(2) * GELU_CUBIC));
+  private static final FloatVector GELU_LOG_CUBIC =
+      all((float) (GELU_K / Math.log(2) * GELU_CUBIC));
   private static final FloatVector GELU_RATE = all((float) -GELU_K);
   private static final FloatVector GELU_RATE_CUBIC = all((float) (-3 * GELU_K * GELU_CUBIC));
   private static final FloatVector GELU_END = all(10f);
@@ -228,6 +229,24 @@ final class CpuElementwise implements ElementwiseKernels {
   static void gelu(long x, long y, int length) {
     for (int i = 0; i < length; i += LANES) {
       store(gelu(load(x, i)), y, i);
+    }
+  }
+
+  /** GELU of {@code length} numbers, bfloat16 or float32; whole vectors are written. */
+  static void gelu(boolean half, long x, long y, int length) {
+    if (half) {
+      geluHalf(x, y, length);
+    } else {
+      gelu(x, y, length);
+    }
+  }
+
+  /** GELU′(x) ⊙ d; {@code y} may be {@code d}. */
+  static void geluSlope(boolean half, long x, long d, long y, int length) {
+    if (half) {
+      geluSlopeHalf(x, d, y, length);
+    } else {
+      geluSlope(x, d, y, length);
     }
   }
 

@@ -39,9 +39,11 @@ public final class CpuEngine implements Engine {
     workers = new Workers(threads, memory, OneDnn::useOneThread);
     Products products = new Products(memory, workers, precision == Precision.BF16);
     reductions = new Reductions(this, workers);
+    CpuLinear linear = new CpuLinear(this, workers, products, reductions);
     kernels =
         new Kernels(
-            new CpuLinear(this, workers, products),
+            linear,
+            new CpuFeedForward(this, workers, linear, reductions),
             new CpuElementwise(workers, reductions),
             new CpuNorm(this, workers, reductions),
             new CpuModulation(this, workers),

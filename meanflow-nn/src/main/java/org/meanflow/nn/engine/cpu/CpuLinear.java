@@ -9,23 +9,12 @@ import org.meanflow.nn.engine.LinearKernels;
 import org.meanflow.nn.engine.Tensor;
 import org.meanflow.nn.engine.cpu.PackedWeight.Panel;
 import org.meanflow.nn.engine.cpu.PackedWeight.Use;
-import org.meanflow.nn.engine.cpu.Product.Layout;
-import org.meanflow.nn.engine.cpu.Product.Spec;
 
 /**
  * Affine maps: rows in tiles that stay in a core's cache, times panels of the packed weight. Tiles
  * depend on the shapes alone, so the results don't depend on the number of threads.
  */
 final class CpuLinear implements LinearKernels {
-  /** Rows of a tile: fewer read the weight too often, more leave the second-level cache. */
-  private static final long TILE_ROWS = 256;
-
-  /** The same for wide rows of bfloat16. */
-  private static final long WIDE_HALF_TILE_ROWS = 128;
-
-  private static final long WIDE = 1024;
-  private static final long TILE_MULTIPLE = 16;
-
   private static final long FEW_ROWS = 64;
 
   private static final int TILE_SLOT = 2;
@@ -33,12 +22,14 @@ final class CpuLinear implements LinearKernels {
   private final CpuEngine engine;
   private final Workers workers;
   private final Products products;
+  private final Reductions reductions;
   private final Map<OuterProduct.Shape, OuterProduct> outerProducts = new HashMap<>();
 
-  CpuLinear(CpuEngine engine, Workers workers, Products products) {
+  CpuLinear(CpuEngine engine, Workers workers, Products products, Reductions reductions) {
     this.engine = engine;
     this.workers = workers;
     this.products = products;
+    this.reductions = reductions;
   }
 
   @Override
@@ -47,18 +38,23 @@ final class CpuLinear implements LinearKernels {
     CpuTensor to = CpuTensor.of(y.matrix(w.dim(0)));
     long rows = from.dim(0);
     long withBias = b == null ? 0 : biasRows;
-    List<Panel> panels = panels(from, to, w, Use.FORWARD);
+    List<Panel> panels = panels(w, Use.FORWARD, rows, from.half() || to.half());
     long bias = b == null ? 0 : CpuTensor.of(b).address();
     // Two loops: values with bias, then tangents without.
-    multiply(from, 0, withBias, panels, bias, to, false, w);
-    multiply(from, withBias, rows, panels, 0, to, false, w);
+    multiply(from, 0, withBias, panels, w, bias, to, false, null);
+    multiply(from, withBias, rows, panels, w, 0, to, false, null);
   }
 
-  private List<Panel> panels(CpuTensor from, CpuTensor to, Tensor w, Use use) {
-    long rows = from.dim(0);
-    return isFew(rows) && !from.half() && !to.half()
+  /**
+   * The weight as a factor.
+   *
+   * @param rows how many it is multiplied with
+   * @param half whether one of the other tensors is bfloat16
+   */
+  List<Panel> panels(Tensor w, Use use, long rows, boolean half) {
+    return isFew(rows) && !half
         ? Products.plain(CpuTensor.of(w), use)
-        : products.packed(CpuTensor.of(w), use, tile(rows, w));
+        : products.packed(CpuTensor.of(w), use, tiles(rows, w).size());
   }
 
   /** Whether a product reads its weight about once: then it is not worth packing it. */
@@ -66,78 +62,57 @@ final class CpuLinear implements LinearKernels {
     return rows <= FEW_ROWS;
   }
 
-  /** Rows [first, last) of {@code to} = rows of {@code from} times the panels. */
+  Pieces tiles(long rows, Tensor w) {
+    return TileProduct.tiles(rows, Math.max(w.dim(0), w.dim(1)), products.half());
+  }
+
+  TileProduct compile(
+      List<Panel> panels, Pieces tiles, long k, long n, boolean half, boolean bias, boolean add) {
+    return new TileProduct(products, panels, tiles, k, n, half, bias, add);
+  }
+
+  /**
+   * Rows [first, last) of {@code to} = rows of {@code from} times the panels.
+   *
+   * @param sums gets the sums over the rows of each tile of {@code from}; {@code null} for none
+   */
   private void multiply(
       CpuTensor from,
       long first,
       long last,
       List<Panel> panels,
+      Tensor w,
       long bias,
       CpuTensor to,
       boolean add,
-      Tensor w) {
+      @Nullable CpuTensor sums) {
     if (first == last) {
       return;
     }
-    long rows = last - first;
-    long k = from.dim(1);
     long n = to.dim(1);
-    long tile = tile(rows, w);
-    int tiles = Math.toIntExact(Math.ceilDiv(rows, tile));
-    boolean half = panels.getFirst().layout().half();
-    boolean narrow = half && !from.half();
-    Product[] whole = compile(Math.min(tile, rows), k, n, panels, to, bias != 0, add);
-    Product[] rest =
-        rows % tile == 0 || tiles == 1
-            ? whole
-            : compile(rows % tile, k, n, panels, to, bias != 0, add);
+    Pieces tiles = tiles(last - first, w);
+    TileProduct product = compile(panels, tiles, from.dim(1), n, to.half(), bias != 0, add);
     // Few tiles are shared out by panels, too.
-    int split = tiles >= 2 * workers.count() ? 1 : panels.size();
+    boolean whole = tiles.count() >= 2 * workers.count();
+    int split = whole ? 1 : product.panels();
     workers.run(
-        tiles * split,
+        tiles.count() * split,
         (item, scratch) -> {
-          int t = item / split;
-          long start = first + t * tile;
-          long a = from.address(start * k);
-          if (narrow) {
-            int length = Math.toIntExact(Math.min(tile, last - start) * k);
-            long staged = scratch.bytes(TILE_SLOT, tile * k * Short.BYTES);
-            Simd.narrow(a, staged, length);
-            a = staged;
+          int tile = item / split;
+          boolean isLast = tiles.isLast(tile);
+          long start = first + tiles.start(tile);
+          long rows = tiles.size(isLast);
+          if (sums != null && item % split == 0) {
+            reductions.sumRows(from, start, rows, sums.address(tile * sums.dim(1)), scratch);
           }
-          Product[] compiled = t == tiles - 1 ? rest : whole;
-          int firstPanel = split == 1 ? 0 : item % split;
-          int lastPanel = split == 1 ? panels.size() : firstPanel + 1;
-          for (int p = firstPanel; p < lastPanel; p++) {
-            Panel panel = panels.get(p);
-            compiled[p].run(
-                scratch,
-                a,
-                panel.address(),
-                bias == 0 ? 0 : bias + panel.from() * Float.BYTES,
-                to.address(start * n + panel.from()));
+          long a = product.factor(from, start, rows, scratch, TILE_SLOT);
+          long c = to.address(start * n);
+          if (whole) {
+            product.run(scratch, isLast, a, bias, c);
+          } else {
+            product.run(scratch, isLast, item % split, a, bias, c);
           }
         });
-  }
-
-  private Product[] compile(
-      long rows, long k, long n, List<Panel> panels, CpuTensor to, boolean bias, boolean add) {
-    Layout a = Layout.rows(panels.getFirst().layout().half(), k);
-    Layout c = Layout.rows(to.half(), n);
-    Product[] compiled = new Product[panels.size()];
-    for (int p = 0; p < compiled.length; p++) {
-      Panel panel = panels.get(p);
-      compiled[p] =
-          products.product(new Spec(rows, k, panel.columns(), a, panel.layout(), c, bias, add));
-    }
-    return compiled;
-  }
-
-  private long tile(long rows, Tensor w) {
-    boolean wide = Math.max(w.dim(0), w.dim(1)) > WIDE;
-    long most = wide && products.half() ? WIDE_HALF_TILE_ROWS : TILE_ROWS;
-    long tiles = Math.ceilDiv(rows, most);
-    return Math.ceilDiv(Math.ceilDiv(rows, tiles), TILE_MULTIPLE) * TILE_MULTIPLE;
   }
 
   @Override
@@ -151,19 +126,26 @@ final class CpuLinear implements LinearKernels {
     CpuTensor g = CpuTensor.of(gy.matrix(w.dim(0)));
     if (gx != null) {
       CpuTensor to = CpuTensor.of(gx.target().matrix(w.dim(1)));
-      List<Panel> panels = panels(g, to, w, Use.BACKWARD);
-      multiply(g, 0, g.dim(0), panels, 0, to, gx.add(), w);
+      long rows = g.dim(0);
+      List<Panel> panels = panels(w, Use.BACKWARD, rows, g.half() || to.half());
+      int tiles = tiles(rows, w).count();
+      try (CpuTensor sums = CpuTensor.of(engine.allocate(tiles, Simd.padded((int) w.dim(0))))) {
+        multiply(g, 0, rows, panels, w, 0, to, gx.add(), gb == null ? null : sums);
+        if (gb != null) {
+          reductions.addUp(
+              sums, tiles, Math.toIntExact(g.dim(1)), CpuTensor.of(gb.target()), gb.add());
+        }
+      }
+    } else if (gb != null) {
+      reductions.sumRows(g, CpuTensor.of(gb.target()), gb.add());
     }
     if (gw != null) {
       addOuterProducts(g, CpuTensor.of(x.matrix(w.dim(1))), gw);
     }
-    if (gb != null) {
-      engine.reductions().sumRows(g, CpuTensor.of(gb.target()), gb.add());
-    }
   }
 
   /** W̄ = ȳᵀ x. */
-  private void addOuterProducts(CpuTensor g, CpuTensor x, Cotangent gw) {
+  void addOuterProducts(CpuTensor g, CpuTensor x, Cotangent gw) {
     boolean few = isFew(g.dim(0));
     boolean half = products.half() && (g.half() || x.half() || !few);
     boolean packed = OneDnn.available() && !few;

@@ -87,8 +87,7 @@ final class CpuModulation implements ModulationKernels {
   // keeps vectors on the heap.
 
   /** 1 + a sample's scale, as a row. */
-  private static long factor(
-      Tensor modulation, int sample, int index, int width, Scratch scratch) {
+  private static long factor(Tensor modulation, int sample, int index, int width, Scratch scratch) {
     long scale = chunk(modulation, sample, index, width, scratch, SCALE_SLOT);
     long factor = scratch.floats(FACTOR_SLOT, Simd.padded(width));
     for (int i = 0; i < width; i += LANES) {

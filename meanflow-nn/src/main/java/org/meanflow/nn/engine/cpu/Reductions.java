@@ -34,13 +34,21 @@ final class Reductions {
       workers.run(
           items,
           (item, scratch) -> {
-            long sum = sums.address((long) item * width);
-            Simd.clear(sum, width);
-            for (long row = (long) item * ROWS; row < Math.min(rows, (item + 1L) * ROWS); row++) {
-              Simd.addTo(Simd.in(x, row * columns, columns, scratch, ROW_SLOT), sum, width);
-            }
+            long first = (long) item * ROWS;
+            sumRows(
+                x, first, Math.min(ROWS, rows - first), sums.address((long) item * width), scratch);
           });
       addUp(sums, items, columns, y, add);
+    }
+  }
+
+  /** {@code sum}, padded columns, = Σ of {@code count} rows of x, one after the other. */
+  void sumRows(CpuTensor x, long first, long count, long sum, Scratch scratch) {
+    int columns = Math.toIntExact(x.dim(1));
+    int width = Simd.padded(columns);
+    Simd.clear(sum, width);
+    for (long row = first; row < first + count; row++) {
+      Simd.addTo(Simd.in(x, row * columns, columns, scratch, ROW_SLOT), sum, width);
     }
   }
 

@@ -2,6 +2,7 @@ package org.meanflow.nn.engine.cuda;
 
 import java.lang.foreign.MemorySegment;
 import java.lang.ref.Reference;
+import org.meanflow.nn.engine.ComposedFeedForward;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.Kernels;
 import org.meanflow.nn.engine.Precision;
@@ -36,9 +37,11 @@ public final class CudaEngine implements Engine {
     this.products = new Products(cuda, stream, pool, precision);
     CudaElementwise elementwise = new CudaElementwise(this);
     CudaNorm norm = new CudaNorm(this);
+    CudaLinear linear = new CudaLinear(this, elementwise, products);
     this.kernels =
         new Kernels(
-            new CudaLinear(this, elementwise, products),
+            linear,
+            new ComposedFeedForward(this, linear, elementwise),
             elementwise,
             norm,
             new CudaModulation(this, norm),

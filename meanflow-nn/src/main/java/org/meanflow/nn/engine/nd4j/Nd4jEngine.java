@@ -7,6 +7,7 @@ import java.util.Deque;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import org.meanflow.nn.engine.ComposedFeedForward;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.Kernels;
 import org.meanflow.nn.engine.Precision;
@@ -61,9 +62,11 @@ public final class Nd4jEngine implements Engine {
     Nd4jOps ops = new Nd4jOps(this);
     Nd4jElementwise elementwise = new Nd4jElementwise(this, ops);
     Nd4jNorm norm = new Nd4jNorm(this, ops);
+    Nd4jLinear linear = new Nd4jLinear(ops);
     this.kernels =
         new Kernels(
-            new Nd4jLinear(ops),
+            linear,
+            new ComposedFeedForward(this, linear, elementwise),
             elementwise,
             norm,
             new Nd4jModulation(this, ops, norm),
