@@ -1,6 +1,7 @@
 package org.meanflow.sample;
 
 import java.util.Arrays;
+import java.util.stream.IntStream;
 import java.util.stream.LongStream;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.core.field.AverageVelocity;
@@ -105,12 +106,24 @@ public final class SamplingPipeline {
   }
 
   private INDArray noise(long seed, int from, int to) {
-    double[] values = new double[Math.multiplyExact(to - from, sampleSize)];
+    int size = Math.multiplyExact(to - from, sampleSize);
+    if (type == DataType.FLOAT) {
+      float[] values = new float[size];
+      IntStream.range(from, to)
+          .parallel()
+          .forEach(i -> stream(seed, i).normals(values, (i - from) * sampleSize, sampleSize));
+      return Nd4j.createFromArray(values).reshape('c', shape(to - from));
+    }
+    double[] values = new double[size];
     for (int i = from; i < to; i++) {
-      double[] normals = new RandomStream(seed, i, Purpose.SAMPLING).normals(sampleSize);
+      double[] normals = stream(seed, i).normals(sampleSize);
       System.arraycopy(normals, 0, values, (i - from) * sampleSize, sampleSize);
     }
-    return Nd4j.createFromArray(values).reshape('c', shape(to - from)).castTo(type);
+    return Nd4j.createFromArray(values).reshape('c', shape(to - from));
+  }
+
+  private static RandomStream stream(long seed, int sample) {
+    return new RandomStream(seed, sample, Purpose.SAMPLING);
   }
 
   private long[] shape(int count) {

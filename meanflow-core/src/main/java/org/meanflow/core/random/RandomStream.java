@@ -1,6 +1,7 @@
 package org.meanflow.core.random;
 
 import java.util.Arrays;
+import java.util.Objects;
 import java.util.stream.IntStream;
 import org.nd4j.linalg.api.buffer.DataType;
 import org.nd4j.linalg.api.ndarray.INDArray;
@@ -21,7 +22,7 @@ public final class RandomStream {
   private static final int WEYL_0 = 0x9E3779B9;
   private static final int WEYL_1 = 0xBB67AE85;
   private static final int ROUNDS = 10;
-  private static final int PAIRS_AT_ONCE = 4096;
+  private static final int NUMBERS_AT_ONCE = 2048;
 
   private final int[] block = new int[4];
   private final int key0;
@@ -77,9 +78,12 @@ public final class RandomStream {
 
   /** {@return the next number, uniform on [0, 1), a multiple of 2⁻⁵³} */
   public double nextUniform() {
-    long high = Integer.toUnsignedLong(nextInt());
-    long low = Integer.toUnsignedLong(nextInt());
-    return ((high << 21) ^ (low >>> 11)) * 0x1p-53;
+    int high = nextInt();
+    return uniform(high, nextInt());
+  }
+
+  private static double uniform(int high, int low) {
+    return ((Integer.toUnsignedLong(high) << 21) ^ (Integer.toUnsignedLong(low) >>> 11)) * 0x1p-53;
   }
 
   /**
@@ -123,31 +127,63 @@ public final class RandomStream {
   }
 
   /**
-   * The next numbers rounded to float32. Each pair of normals is made of one block of random bits,
-   * so pairs are computed in parallel.
+   * The next standard normal numbers, rounded to float32.
+   *
+   * @param target where they go
+   * @param from index of the first
+   * @param count how many, ≥ 0
    */
+  public void normals(float[] target, int from, int count) {
+    Objects.checkFromIndexSize(from, count, target.length);
+    int next = from;
+    int end = from + count;
+    while (next < end && !atNewPair()) {
+      target[next++] = (float) nextNormal();
+    }
+    int pairs = (end - next) / 2;
+    for (int i = 0; i < pairs; i++) {
+      pair(counter0++, target, next + 2 * i);
+    }
+    if (next + 2 * pairs < end) {
+      target[end - 1] = (float) nextNormal();
+    }
+  }
+
+  /** Whether the next pair of normals is made of a block of random bits that nobody used yet. */
+  private boolean atNewPair() {
+    return used == 4 && Double.isNaN(spareNormal);
+  }
+
+  /** What {@link #nextNormal} gives twice at the start of a block. */
+  private void pair(int counter, float[] target, int index) {
+    philox(counter, counter1, counter2, counter3, key0, key1, block);
+    double radius = Math.sqrt(-2 * Math.log(1 - uniform(block[0], block[1])));
+    double angle = 2 * Math.PI * uniform(block[2], block[3]);
+    target[index] = (float) (radius * Math.cos(angle));
+    target[index + 1] = (float) (radius * Math.sin(angle));
+  }
+
+  /** {@link #normals(float[], int, int)} for a new array, in parallel. */
   private float[] floatNormals(int count) {
     float[] numbers = new float[count];
-    int done = 0;
-    while (done < count && !(used == 4 && Double.isNaN(spareNormal))) {
-      numbers[done++] = (float) nextNormal();
+    int start = 0;
+    while (start < count && !atNewPair()) {
+      numbers[start++] = (float) nextNormal();
     }
-    int start = done;
-    int pairs = (count - start) / 2;
+    int offset = start;
     int first = counter0;
-    IntStream.range(0, Math.ceilDiv(pairs, PAIRS_AT_ONCE))
+    IntStream.range(0, Math.ceilDiv(count - offset, NUMBERS_AT_ONCE))
         .parallel()
         .forEach(
             part -> {
-              RandomStream stream = new RandomStream(this, first + part * PAIRS_AT_ONCE);
-              int to = Math.min(pairs, (part + 1) * PAIRS_AT_ONCE);
-              for (int i = 2 * part * PAIRS_AT_ONCE; i < 2 * to; i++) {
-                numbers[start + i] = (float) stream.nextNormal();
-              }
+              int done = part * NUMBERS_AT_ONCE;
+              new RandomStream(this, first + done / 2)
+                  .normals(
+                      numbers, offset + done, Math.min(NUMBERS_AT_ONCE, count - offset - done));
             });
-    counter0 += pairs;
-    if (start + 2 * pairs < count) {
-      numbers[count - 1] = (float) nextNormal();
+    counter0 += (count - offset) / 2;
+    if ((count - offset) % 2 == 1) {
+      numbers[count - 1] = (float) nextNormal(); // once more, to keep the other of the pair
     }
     return numbers;
   }

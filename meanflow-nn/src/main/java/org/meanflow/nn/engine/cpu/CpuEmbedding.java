@@ -6,9 +6,10 @@ import org.meanflow.nn.engine.EmbeddingKernels;
 import org.meanflow.nn.engine.PatchOrder;
 import org.meanflow.nn.engine.Tensor;
 
-/** Embeddings. Times are few, so their features are computed in float64. */
+/** Embeddings. Times are few, so their features are computed in float64, to float32's precision. */
 final class CpuEmbedding implements EmbeddingKernels {
   private static final double MAX_PERIOD = 10_000;
+  private static final double TURN = 2 * Math.PI;
   private static final int ROW_SLOT = 1;
   private static final int OLD_SLOT = 2;
 
@@ -18,8 +19,35 @@ final class CpuEmbedding implements EmbeddingKernels {
     this.workers = workers;
   }
 
-  private static double frequency(int k, int n) {
-    return Math.exp(-Math.log(MAX_PERIOD) * k / n);
+  /** The turns that each feature makes in a unit of time. */
+  private static double[] frequencies(double scale, int n) {
+    double[] frequencies = new double[n];
+    for (int k = 0; k < n; k++) {
+      frequencies[k] = scale * Math.exp(-Math.log(MAX_PERIOD) * k / n) / TURN;
+    }
+    return frequencies;
+  }
+
+  /**
+   * The sine of a number of turns, to 10⁻⁹ below a thousand turns: a fifth of the time that {@code
+   * Math.sin} takes.
+   */
+  private static double sin(double turns) {
+    double half = Math.rint(2 * turns);
+    double x = TURN * (turns - half / 2); // in ±π/2
+    double z = x * x;
+    double p = 1 / 6227020800.0;
+    p = p * z - 1 / 39916800.0;
+    p = p * z + 1 / 362880.0;
+    p = p * z - 1 / 5040.0;
+    p = p * z + 1 / 120.0;
+    p = p * z - 1 / 6.0;
+    double sine = x + x * z * p;
+    return ((long) half & 1) == 0 ? sine : -sine;
+  }
+
+  private static double cos(double turns) {
+    return sin(turns + 0.25);
   }
 
   private static float get(CpuTensor x, long i) {
@@ -35,13 +63,14 @@ final class CpuEmbedding implements EmbeddingKernels {
     CpuTensor times = CpuTensor.of(t);
     CpuTensor to = CpuTensor.of(y);
     int n = Math.toIntExact(y.dim(1) / 2);
+    double[] frequencies = frequencies(scale, n);
     workers.run(
         Math.toIntExact(t.size()),
         (b, scratch) -> {
           for (int k = 0; k < n; k++) {
-            double angle = scale * get(times, b) * frequency(k, n);
-            put(to, 2L * n * b + k, Math.cos(angle), false);
-            put(to, 2L * n * b + n + k, Math.sin(angle), false);
+            double turns = frequencies[k] * get(times, b);
+            put(to, 2L * n * b + k, cos(turns), false);
+            put(to, 2L * n * b + n + k, sin(turns), false);
           }
         });
   }
@@ -52,15 +81,15 @@ final class CpuEmbedding implements EmbeddingKernels {
     CpuTensor rates = CpuTensor.of(dt);
     CpuTensor to = CpuTensor.of(dy);
     int n = Math.toIntExact(dy.dim(1) / 2);
+    double[] frequencies = frequencies(scale, n);
     workers.run(
         Math.toIntExact(dt.size()),
         (b, scratch) -> {
           for (int k = 0; k < n; k++) {
-            double f = scale * frequency(k, n);
-            double angle = f * get(times, b);
-            double rate = f * get(rates, b);
-            put(to, 2L * n * b + k, -rate * Math.sin(angle), false);
-            put(to, 2L * n * b + n + k, rate * Math.cos(angle), false);
+            double turns = frequencies[k] * get(times, b);
+            double rate = TURN * frequencies[k] * get(rates, b);
+            put(to, 2L * n * b + k, -rate * sin(turns), false);
+            put(to, 2L * n * b + n + k, rate * cos(turns), false);
           }
         });
   }
@@ -71,15 +100,16 @@ final class CpuEmbedding implements EmbeddingKernels {
     CpuTensor g = CpuTensor.of(gy);
     CpuTensor to = CpuTensor.of(gt.target());
     int n = Math.toIntExact(gy.dim(1) / 2);
+    double[] frequencies = frequencies(scale, n);
     workers.run(
         Math.toIntExact(t.size()),
         (b, scratch) -> {
           double sum = 0;
           for (int k = 0; k < n; k++) {
-            double f = scale * frequency(k, n);
-            double angle = f * get(times, b);
-            sum += -f * Math.sin(angle) * get(g, 2L * n * b + k);
-            sum += f * Math.cos(angle) * get(g, 2L * n * b + n + k);
+            double turns = frequencies[k] * get(times, b);
+            double rate = TURN * frequencies[k];
+            sum += -rate * sin(turns) * get(g, 2L * n * b + k);
+            sum += rate * cos(turns) * get(g, 2L * n * b + n + k);
           }
           put(to, b, sum, gt.add());
         });
@@ -156,17 +186,26 @@ final class CpuEmbedding implements EmbeddingKernels {
               long pixel = (((long) b * channels + c) * height + i) * width;
               long firstToken = ((long) b * (height / patch) + i / patch) * columns;
               int within = c * channelStep + i % patch * rowStep;
-              for (int j = 0; j < width; j++) {
-                long value =
-                    (firstToken + j / patch) * perToken + within + (long) (j % patch) * columnStep;
+              for (int column = 0; column < columns; column++) {
+                long from = pixels.address(pixel + (long) column * patch);
+                long value = values.address((firstToken + column) * perToken + within);
                 if (toTokens) {
-                  put(values, value, get(pixels, pixel + j), add);
+                  move(from, Float.BYTES, value, columnStep * Float.BYTES, patch, add);
                 } else {
-                  put(pixels, pixel + j, get(values, value), add);
+                  move(value, columnStep * Float.BYTES, from, Float.BYTES, patch, add);
                 }
               }
             }
           }
         });
+  }
+
+  /** {@code count} floats from addresses {@code fromStep} apart to some {@code toStep} apart. */
+  private static void move(long from, int fromStep, long to, int toStep, int count, boolean add) {
+    for (int i = 0; i < count; i++) {
+      float x = Simd.get(from + (long) i * fromStep);
+      long target = to + (long) i * toStep;
+      Simd.set(target, add ? Simd.get(target) + x : x);
+    }
   }
 }

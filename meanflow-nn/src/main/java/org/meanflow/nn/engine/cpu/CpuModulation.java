@@ -33,6 +33,8 @@ final class CpuModulation implements ModulationKernels {
   private static final int FACTOR_SLOT = 12;
   private static final int STATISTICS_SLOT = 10;
   private static final int STAGED_SLOT = 11;
+  private static final int OTHER_STAGED_SLOT = 13;
+  private static final int ZEROS_SLOT = 14;
 
   private final CpuEngine engine;
   private final Workers workers;
@@ -107,29 +109,115 @@ final class CpuModulation implements ModulationKernels {
     }
   }
 
-  /** y = x ⊙ (1 + scale). */
-  private static void scaleUp(long x, long scale, long y, int length) {
-    for (int i = 0; i < length; i += LANES) {
-      FloatVector v = load(x, i);
-      store(v.fma(load(scale, i), v), y, i);
+  /** Sums over a row for its slope: of x̂ ⊙ d and of d. */
+  private static void slopeSums(
+      long x, long known, int row, long d, int width) {
+    FloatVector m = all(NormRows.mean(known, row));
+    FloatVector scale = all(NormRows.inverse(known, row));
+    FloatVector along = FloatVector.zero(Simd.FLOATS);
+    FloatVector sum = FloatVector.zero(Simd.FLOATS);
+    for (int i = 0; i < width; i += LANES) {
+      FloatVector v = load(d, i);
+      along = load(x, i).sub(m).mul(scale).fma(v, along);
+      sum = sum.add(v);
+    }
+    store(along, NormRows.alongSums(known, row));
+    store(sum, NormRows.meanSums(known, row));
+  }
+
+  /** y = slope(d) ⊙ factor + x̂ ⊙ dScale + dShift. */
+  private static void tangent(
+      long x,
+      long known,
+      int row,
+      long d,
+      long factor,
+      long dScale,
+      long dShift,
+      long y,
+      boolean half,
+      int width) {
+    FloatVector m = all(NormRows.mean(known, row));
+    FloatVector scale = all(NormRows.inverse(known, row));
+    FloatVector along = all(-NormRows.along(known, row));
+    FloatVector mean = all(NormRows.slopeMean(known, row));
+    for (int i = 0; i < width; i += LANES) {
+      FloatVector hat = load(x, i).sub(m).mul(scale);
+      FloatVector slope = hat.fma(along, load(d, i).sub(mean)).mul(scale);
+      FloatVector fixed = hat.fma(load(dScale, i), load(dShift, i));
+      store(slope.fma(load(factor, i), fixed), y, i, half);
     }
   }
 
-  /** shiftSum += g, scaleSum += g ⊙ x̂, scaled = g ⊙ (1 + scale). */
-  private static void sumAndScale(
-      long g, long xHat, long scale, long shiftSum, long scaleSum, long scaled, int length) {
-    for (int i = 0; i < length; i += LANES) {
-      FloatVector v = load(g, i);
+  /** shiftSum += g, scaleSum += g ⊙ x̂; sums over the row of g ⊙ factor for its slope. */
+  private static void cotangentSums(
+      long x,
+      long known,
+      int row,
+      long g,
+      boolean half,
+      long factor,
+      long shiftSum,
+      long scaleSum,
+      int width) {
+    FloatVector m = all(NormRows.mean(known, row));
+    FloatVector scale = all(NormRows.inverse(known, row));
+    FloatVector along = FloatVector.zero(Simd.FLOATS);
+    FloatVector sum = FloatVector.zero(Simd.FLOATS);
+    for (int i = 0; i < width; i += LANES) {
+      FloatVector v = load(g, i, half);
+      FloatVector hat = load(x, i).sub(m).mul(scale);
       store(load(shiftSum, i).add(v), shiftSum, i);
-      store(v.fma(load(xHat, i), load(scaleSum, i)), scaleSum, i);
-      store(v.fma(load(scale, i), v), scaled, i);
+      store(v.fma(hat, load(scaleSum, i)), scaleSum, i);
+      FloatVector scaled = v.mul(load(factor, i));
+      along = hat.fma(scaled, along);
+      sum = sum.add(scaled);
+    }
+    store(along, NormRows.alongSums(known, row));
+    store(sum, NormRows.meanSums(known, row));
+  }
+
+  /** y = slope(g ⊙ factor), or y += … . */
+  private static void slopeOfProduct(
+      long x,
+      long known,
+      int row,
+      long g,
+      boolean half,
+      long factor,
+      long y,
+      boolean add,
+      int width) {
+    FloatVector m = all(NormRows.mean(known, row));
+    FloatVector scale = all(NormRows.inverse(known, row));
+    FloatVector along = all(-NormRows.along(known, row));
+    FloatVector mean = all(NormRows.slopeMean(known, row));
+    for (int i = 0; i < width; i += LANES) {
+      FloatVector hat = load(x, i).sub(m).mul(scale);
+      FloatVector d = load(g, i, half).mul(load(factor, i)).sub(mean);
+      FloatVector slope = hat.fma(along, d).mul(scale);
+      store(add ? load(y, i).add(slope) : slope, y, i);
     }
   }
 
   /** z = x ⊙ y + a. */
-  private static void multiplyAdd(long x, long y, long a, long z, int length) {
+  private static void multiplyAdd(long x, long y, boolean half, long a, long z, int length) {
     for (int i = 0; i < length; i += LANES) {
-      store(load(x, i).fma(load(y, i), load(a, i)), z, i);
+      store(load(x, i).fma(load(y, i, half), load(a, i)), z, i);
+    }
+  }
+
+  /** sum += y ⊙ g. */
+  private static void addProduct(long y, boolean half, long g, long sum, int length) {
+    for (int i = 0; i < length; i += LANES) {
+      store(load(y, i, half).fma(load(g, i), load(sum, i)), sum, i);
+    }
+  }
+
+  /** y = x ⊙ factor. */
+  private static void multiply(long x, long factor, long y, boolean half, int length) {
+    for (int i = 0; i < length; i += LANES) {
+      store(load(x, i).mul(load(factor, i)), y, i, half);
     }
   }
 
@@ -183,34 +271,44 @@ final class CpuModulation implements ModulationKernels {
     Blocks blocks = Blocks.of(dy);
     int width = blocks.width;
     int padded = Simd.padded(width);
+    long step = (long) padded * Float.BYTES;
+    boolean half = Simd.isDirectHalf(to, width);
     workers.run(
         blocks.count(),
         (item, scratch) -> {
           int sample = blocks.sample(item);
-          long b = chunk(modulation, sample, scale, width, scratch, SCALE_SLOT);
-          long hat = scratch.floats(HAT_SLOT, padded);
-          long da = 0;
-          long db = 0;
+          long factor = factor(modulation, sample, scale, width, scratch);
+          long zeros = scratch.floats(ZEROS_SLOT, padded);
+          Simd.clear(zeros, padded);
+          long da = zeros;
+          long db = zeros;
           if (dModulation != null) {
             da = chunk(dModulation, sample, shift, width, scratch, D_SHIFT_SLOT);
             db = chunk(dModulation, sample, scale, width, scratch, D_SCALE_SLOT);
           }
-          for (long row = blocks.first(item); row < blocks.last(item); row++) {
-            long source = Simd.in(from, row * width, width, scratch, X_SLOT);
-            long out = Simd.out(to, row * width, width, scratch, OUT_SLOT);
-            float inverse = NormRows.normalise(norm, source, hat, width);
-            if (dx != null) {
-              long d = Simd.in(CpuTensor.of(dx), row * width, width, scratch, Y_SLOT);
-              NormRows.slope(norm, hat, inverse, d, out, width);
-              scaleUp(out, b, out, width);
-            } else {
-              Simd.clear(out, padded);
+          long first = blocks.first(item) * width;
+          int rows = blocks.rows(item);
+          long source = Simd.inRows(from, first, rows, width, scratch, STAGED_SLOT, X_SLOT);
+          long known = scratch.floats(STATISTICS_SLOT, NormRows.STATISTICS);
+          NormRows.statistics(norm, source, rows, width, known);
+          long d = zeros;
+          if (dx != null) {
+            CpuTensor direction = CpuTensor.of(dx);
+            d = Simd.inRows(direction, first, rows, width, scratch, OTHER_STAGED_SLOT, Y_SLOT);
+          }
+          long dStep = dx == null ? 0 : step;
+          for (int row = 0; row < rows; row++) {
+            slopeSums(source + row * step, known, row, d + row * dStep, padded);
+          }
+          NormRows.slopes(norm, rows, width, known);
+          for (int row = 0; row < rows; row++) {
+            long start = first + (long) row * width;
+            long out = half ? to.address(start) : Simd.out(to, start, width, scratch, OUT_SLOT);
+            long direction = d + row * dStep;
+            tangent(source + row * step, known, row, direction, factor, db, da, out, half, padded);
+            if (!half) {
+              Simd.done(to, start, width, out);
             }
-            if (dModulation != null) {
-              NormRows.addProduct(hat, db, out, width);
-              Simd.addTo(da, out, width);
-            }
-            Simd.done(to, row * width, width, out);
           }
         });
   }
@@ -231,52 +329,47 @@ final class CpuModulation implements ModulationKernels {
     Blocks blocks = Blocks.of(x);
     int width = blocks.width;
     int padded = Simd.padded(width);
+    long step = (long) padded * Float.BYTES;
+    boolean half = Simd.isDirectHalf(g, width);
     try (Tensor partial = engine.allocate(blocks.count(), 2L * padded)) {
       CpuTensor sums = CpuTensor.of(partial);
       workers.run(
           blocks.count(),
           (item, scratch) -> {
-            long b = chunk(modulation, blocks.sample(item), scale, width, scratch, SCALE_SLOT);
-            long hat = scratch.floats(HAT_SLOT, padded);
-            long scaled = scratch.floats(D_SCALE_SLOT, padded);
+            long factor = factor(modulation, blocks.sample(item), scale, width, scratch);
             long shiftSum = sums.address(item * 2L * padded);
-            long scaleSum = shiftSum + (long) padded * Float.BYTES;
+            long scaleSum = shiftSum + step;
             Simd.clear(shiftSum, 2 * padded);
-            for (long row = blocks.first(item); row < blocks.last(item); row++) {
-              long source = Simd.in(from, row * width, width, scratch, X_SLOT);
-              float inverse = NormRows.normalise(norm, source, hat, width);
-              long d = Simd.in(g, row * width, width, scratch, Y_SLOT);
-              sumAndScale(d, hat, b, shiftSum, scaleSum, scaled, padded);
-              if (gx != null) {
-                writeSlope(norm, hat, inverse, scaled, gx, row * width, width, scratch);
+            long first = blocks.first(item) * width;
+            int rows = blocks.rows(item);
+            long source = Simd.inRows(from, first, rows, width, scratch, STAGED_SLOT, X_SLOT);
+            long known = scratch.floats(STATISTICS_SLOT, NormRows.STATISTICS);
+            NormRows.statistics(norm, source, rows, width, known);
+            for (int row = 0; row < rows; row++) {
+              long start = first + (long) row * width;
+              long d = half ? g.address(start) : Simd.in(g, start, width, scratch, Y_SLOT);
+              long values = source + row * step;
+              cotangentSums(values, known, row, d, half, factor, shiftSum, scaleSum, padded);
+            }
+            if (gx != null) {
+              NormRows.slopes(norm, rows, width, known);
+              CpuTensor to = CpuTensor.of(gx.target());
+              for (int row = 0; row < rows; row++) {
+                long start = first + (long) row * width;
+                long d = half ? g.address(start) : Simd.in(g, start, width, scratch, Y_SLOT);
+                long out =
+                    gx.add()
+                        ? Simd.in(to, start, width, scratch, OLD_SLOT)
+                        : Simd.out(to, start, width, scratch, OLD_SLOT);
+                long values = source + row * step;
+                slopeOfProduct(values, known, row, d, half, factor, out, gx.add(), padded);
+                Simd.done(to, start, width, out);
               }
             }
           });
       if (gModulation != null) {
         addUp(blocks, sums, 2, new int[] {shift, scale}, gModulation);
       }
-    }
-  }
-
-  private static void writeSlope(
-      Norm norm,
-      long hat,
-      float inverse,
-      long d,
-      Cotangent gx,
-      long start,
-      int width,
-      Scratch scratch) {
-    CpuTensor to = CpuTensor.of(gx.target());
-    if (gx.add()) {
-      NormRows.slope(norm, hat, inverse, d, d, width);
-      long old = Simd.in(to, start, width, scratch, OLD_SLOT);
-      Simd.addTo(d, old, Simd.padded(width));
-      Simd.done(to, start, width, old);
-    } else {
-      long out = Simd.out(to, start, width, scratch, OLD_SLOT);
-      NormRows.slope(norm, hat, inverse, d, out, width);
-      Simd.done(to, start, width, out);
     }
   }
 
@@ -347,8 +440,11 @@ final class CpuModulation implements ModulationKernels {
             long target = Simd.out(to, start, width, scratch, OUT_SLOT);
             if (x != null && y != null) {
               long a = Simd.in(CpuTensor.of(x), start, width, scratch, X_SLOT);
-              long b = Simd.in(CpuTensor.of(y), start, width, scratch, Y_SLOT);
-              multiplyAdd(g, b, a, target, width);
+              CpuTensor values = CpuTensor.of(y);
+              boolean half = Simd.isDirectHalf(values, width);
+              long b =
+                  half ? values.address(start) : Simd.in(values, start, width, scratch, Y_SLOT);
+              multiplyAdd(g, b, half, a, target, width);
             } else {
               Simd.clear(target, padded);
               if (x != null) {
@@ -395,10 +491,16 @@ final class CpuModulation implements ModulationKernels {
               long start = row * width;
               long d = Simd.in(g, start, width, scratch, X_SLOT);
               if (gModulation != null) {
-                long b = Simd.in(values, start, width, scratch, Y_SLOT);
-                NormRows.addProduct(b, d, sum, padded);
+                boolean half = Simd.isDirectHalf(values, width);
+                long b =
+                    half ? values.address(start) : Simd.in(values, start, width, scratch, Y_SLOT);
+                addProduct(b, half, d, sum, padded);
               }
-              if (gy != null) {
+              if (gy != null
+                  && !gy.add()
+                  && Simd.isDirectHalf(CpuTensor.of(gy.target()), width)) {
+                multiply(d, factor, CpuTensor.of(gy.target()).address(start), true, padded);
+              } else if (gy != null) {
                 NormRows.multiply(d, factor, product, padded);
                 CpuNorm.writeRow(
                     CpuTensor.of(gy.target()), start, width, product, gy.add(), scratch, OLD_SLOT);

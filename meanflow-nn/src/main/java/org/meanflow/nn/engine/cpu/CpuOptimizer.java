@@ -35,6 +35,10 @@ final class CpuOptimizer implements OptimizerKernels {
         (item, scratch) -> {
           double sum = 0;
           long end = Math.min(size, (item + 1L) * ITEM);
+          if (!from.half() && end == (item + 1L) * ITEM) {
+            sums[item] = Simd.squaresOfRows(from.address((long) item * ITEM), ITEM);
+            return;
+          }
           for (long start = (long) item * ITEM; start < end; start += SEGMENT) {
             int length = (int) Math.min(SEGMENT, end - start);
             long row = Simd.in(from, start, length, scratch, SLOT);

@@ -325,4 +325,36 @@ final class Simd {
     }
     return sum;
   }
+
+  /**
+   * Σ x² over {@code length} floats, a multiple of 32 vectors', in float64 of blocks of vectors.
+   * Four places are read in turn: a core reads one stream of addresses at half the speed.
+   */
+  static double squaresOfRows(long x, int length) {
+    double sum = 0;
+    long step = (long) length / 4 * Float.BYTES;
+    for (int i = 0; i < length / 4; i += SQUARES_BLOCK * LANES) {
+      long row = x + (long) i * Float.BYTES;
+      sum += squares(row, row + step, row + 2 * step, row + 3 * step);
+    }
+    return sum;
+  }
+
+  private static float squares(long a, long b, long c, long d) {
+    FloatVector sumA = FloatVector.zero(FLOATS);
+    FloatVector sumB = FloatVector.zero(FLOATS);
+    FloatVector sumC = FloatVector.zero(FLOATS);
+    FloatVector sumD = FloatVector.zero(FLOATS);
+    for (int i = 0; i < SQUARES_BLOCK * LANES; i += LANES) {
+      FloatVector x = load(a, i);
+      sumA = x.fma(x, sumA);
+      x = load(b, i);
+      sumB = x.fma(x, sumB);
+      x = load(c, i);
+      sumC = x.fma(x, sumC);
+      x = load(d, i);
+      sumD = x.fma(x, sumD);
+    }
+    return sum(sumA.add(sumB).add(sumC.add(sumD)));
+  }
 }
