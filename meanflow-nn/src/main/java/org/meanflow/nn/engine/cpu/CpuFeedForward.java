@@ -136,7 +136,7 @@ final class CpuFeedForward implements FeedForwardKernels {
             false);
     CpuTensor to = gx == null ? null : CpuTensor.of(gx.target().matrix(w.w1().dim(1)));
     TileProduct toX =
-        to == null
+        gx == null || to == null
             ? null
             : linear.compile(
                 linear.panels(w.w1(), Use.BACKWARD, rows, half()),
