@@ -1,5 +1,6 @@
 package org.meanflow.nn.engine.cpu;
 
+import java.lang.foreign.MemorySegment;
 import java.util.function.IntFunction;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.Norm;
@@ -120,54 +121,76 @@ final class AttentionShape {
   /** Factors at an address. */
   HeadRows staged(long address, int rowElements, long headElements) {
     return new HeadRows(
-        address, (long) rowElements * factorBytes, headElements * factorBytes, half);
+        address,
+        (long) rowElements * factorBytes,
+        headElements * factorBytes,
+        half,
+        tokens,
+        group,
+        stride);
   }
 
-  /** Sums of products, float32, in scratch memory. */
+  /** Float32 rows in scratch memory. */
   HeadRows sums(Scratch scratch, int slot, int rowElements, long headElements) {
-    long address = scratch.floats(slot, group * headElements);
+    long address = scratch.floats(slot, Math.max(group * headElements, (long) length * rowElements));
+    return sums(address, rowElements, headElements);
+  }
+
+  /** Float32 rows at an address. */
+  HeadRows sums(long address, int rowElements, long headElements) {
+    long rowBytes = (long) rowElements * Float.BYTES;
     return new HeadRows(
-        address, (long) rowElements * Float.BYTES, headElements * Float.BYTES, false);
+        address, rowBytes, headElements * Float.BYTES, false, tokens, group, stride);
   }
 
-  /** Whether heads are whole vectors, so that rows can be used where they are. */
-  boolean whole() {
-    return stride == d;
-  }
-
-  /** A group's heads in rows of {@code parts·width} elements. */
+  /** A group's heads in rows of {@code parts·width} elements, if heads are whole vectors. */
   HeadRows in(CpuTensor x, int item, int parts, int part) {
     int bytes = x.elementBytes();
     long address = x.address(element(item, parts, part, 0, 0));
-    return new HeadRows(address, (long) parts * width * bytes, (long) d * bytes, x.half());
+    long rowBytes = (long) parts * width * bytes;
+    return new HeadRows(address, rowBytes, (long) d * bytes, x.half(), tokens, group, stride);
   }
 
-  /** The same for reading whole vectors, zeros behind the ends of rows. */
-  HeadRows read(CpuTensor x, int item, int parts, int part, Scratch scratch, int slot) {
-    if (whole()) {
+  /** The same in float32, zeros behind the ends of rows; copied if asked for or needed. */
+  HeadRows read(
+      CpuTensor x, int item, int parts, int part, boolean copy, Scratch scratch, int slot) {
+    if (stride == d && !copy && !x.half()) {
       return in(x, item, parts, part);
     }
-    HeadRows copy = sums(scratch, slot, stride, headSize());
+    HeadRows rows = sums(scratch, slot, group * stride, stride);
     for (int token = 0; token < tokens; token++) {
+      if (stride == d && x.half()) {
+        Simd.widen(
+            x.address(element(item, parts, part, token, 0)), rows.at(token, 0), group * stride);
+        continue;
+      }
       for (int head = 0; head < group; head++) {
-        long row =
-            Simd.in(x, element(item, parts, part, token, head), d, scratch, CpuAttention.ROW);
-        Simd.clear(copy.at(token, head), stride);
-        Simd.addTo(row, copy.at(token, head), stride);
+        long element = element(item, parts, part, token, head);
+        long row = Simd.in(x, element, d, scratch, CpuAttention.ROW);
+        MemorySegment.copy(
+            Simd.ALL, row, Simd.ALL, rows.at(token, head), (long) stride * Float.BYTES);
       }
     }
-    return copy;
+    return rows;
+  }
+
+  /** A group's heads as factors, zeros behind the last token. */
+  void stage(CpuTensor x, int item, int parts, int part, HeadRows to, Scratch scratch, int slot) {
+    boolean direct = stride == d && x.half() == half;
+    (direct ? in(x, item, parts, part) : read(x, item, parts, part, false, scratch, slot))
+        .copyTo(to);
+    to.clearBehind(length - tokens);
   }
 
   /** Writes a group's heads into rows of {@code parts·width} elements, or adds them there. */
   void write(
       HeadRows from, CpuTensor to, int item, int parts, int part, boolean add, Scratch scratch) {
-    if (whole()) {
+    if (stride == d) {
       HeadRows target = in(to, item, parts, part);
       if (add) {
-        from.addTo(target, tokens, group, d);
+        from.addTo(target);
       } else {
-        from.copyTo(target, tokens, group, d);
+        from.copyTo(target);
       }
       return;
     }
@@ -179,19 +202,27 @@ final class AttentionShape {
     }
   }
 
-  /** How q or k is normalised; {@code null} if it is not. */
-  HeadRows.@Nullable Normal normal(@Nullable Tensor gain, Scratch scratch, int slot) {
-    if (norm.kind() == Norm.Kind.NONE && gain == null) {
-      return null;
-    }
+  /**
+   * How q or k is normalised.
+   *
+   * @param slot of the gain; the following one is used, too
+   */
+  HeadRows.Normal normal(@Nullable Tensor gain, Scratch scratch, int slot) {
+    int rows = Simd.padded(tokens * group);
+    long means = scratch.floats(slot + 1, 4L * rows);
+    long inverses = means + (long) rows * Float.BYTES;
+    long alongs = inverses + (long) rows * Float.BYTES;
+    long slopeMeans = alongs + (long) rows * Float.BYTES;
+    long factors;
     if (gain != null) {
-      return new HeadRows.Normal(norm, d, Simd.in(CpuTensor.of(gain), 0, d, scratch, slot));
+      factors = Simd.in(CpuTensor.of(gain), 0, d, scratch, slot);
+    } else {
+      factors = scratch.floats(slot, stride);
+      for (int i = 0; i < stride; i++) {
+        Simd.set(factors + (long) i * Float.BYTES, i < d ? 1 : 0);
+      }
     }
-    long ones = scratch.floats(slot, stride);
-    for (int i = 0; i < stride; i++) {
-      Simd.set(ones + (long) i * Float.BYTES, i < d ? 1 : 0);
-    }
-    return new HeadRows.Normal(norm, d, ones);
+    return new HeadRows.Normal(norm, d, factors, means, inverses, alongs, slopeMeans);
   }
 
   /** What is added to the last vector of a row of scores: −∞ behind the row's end. */

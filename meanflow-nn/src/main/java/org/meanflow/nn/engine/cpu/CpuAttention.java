@@ -23,6 +23,9 @@ import org.meanflow.nn.engine.cpu.Product.Spec;
  * them again, which costs less than writing and reading probabilities.
  */
 final class CpuAttention implements AttentionKernels {
+  /** Rows of queries that are worked on while they are in the first-level cache. */
+  private static final int BLOCK = 16;
+
   /** A row on its way; see {@link AttentionShape}. */
   static final int ROW = 1;
 
@@ -33,17 +36,18 @@ final class CpuAttention implements AttentionKernels {
   private static final int D_K_ROWS = 6;
   private static final int D_V_ROWS = 7;
   private static final int Q_GAIN = 8;
-  private static final int K_GAIN = 9;
-  private static final int Q = 10;
-  private static final int K = 11;
-  private static final int V = 12;
-  private static final int SCORES = 13;
-  private static final int FACTORS = 14;
-  private static final int TAIL = 15;
-  private static final int KEPT = 16;
-  private static final int MEANS = 17;
-  private static final int G_Q = 18;
-  private static final int G_K_V = 19;
+  private static final int K_GAIN = 10;
+  private static final int Q = 12;
+  private static final int K = 13;
+  private static final int V = 14;
+  private static final int SCORES = 15;
+  private static final int FACTORS = 16;
+  private static final int TAIL = 17;
+  private static final int KEPT = 18;
+  private static final int MEANS = 19;
+  private static final int G_Q = 20;
+  private static final int G_K_V = 21;
+
 
   private final CpuEngine engine;
   private final Workers workers;
@@ -71,26 +75,19 @@ final class CpuAttention implements AttentionKernels {
     }
   }
 
-  /** Copies or normalises rows of q or k into factors, zeros behind the last token. */
+  /** Normalises rows of q or k into factors, zeros behind the last token. */
   private static void stage(
-      AttentionShape s, HeadRows from, HeadRows.@Nullable Normal normal, HeadRows to) {
-    if (normal == null) {
-      from.copyTo(to, s.tokens, s.group, s.stride);
-    } else {
-      from.normaliseTo(to, s.tokens, s.group, normal);
-    }
-    to.clear(s.tokens, s.length, s.group, s.stride);
+      AttentionShape s, HeadRows from, HeadRows.Normal normal, HeadRows to) {
+    from.measure(normal);
+    from.normaliseTo(to, normal);
+    to.clearBehind(s.length - s.tokens);
   }
 
   /** The tangent of {@link #stage}. */
   private static void stageTangent(
-      AttentionShape s, HeadRows x, HeadRows dx, HeadRows.@Nullable Normal normal, HeadRows to) {
-    if (normal == null) {
-      dx.copyTo(to, s.tokens, s.group, s.stride);
-    } else {
-      x.tangentsTo(dx, to, s.tokens, s.group, normal);
-    }
-    to.clear(s.tokens, s.length, s.group, s.stride);
+      AttentionShape s, HeadRows x, HeadRows dx, HeadRows.Normal normal, HeadRows to) {
+    x.tangentsTo(dx, to, normal);
+    to.clearBehind(s.length - s.tokens);
   }
 
   @Override
@@ -130,9 +127,9 @@ final class CpuAttention implements AttentionKernels {
           HeadRows q = s.staged(scratch, Q, s.stride, headSize);
           HeadRows k = s.staged(scratch, K, s.stride, headSize);
           HeadRows v = s.staged(scratch, V, s.stride, headSize);
-          stage(s, s.read(x, item, 3, 0, scratch, Q_ROWS), s.normal(qGain, scratch, Q_GAIN), q);
-          stage(s, s.read(x, item, 3, 1, scratch, K_ROWS), s.normal(kGain, scratch, K_GAIN), k);
-          stage(s, s.read(x, item, 3, 2, scratch, V_ROWS), null, v);
+          stage(s, s.read(x, item, 3, 0, false, scratch, Q_ROWS), s.normal(qGain, scratch, Q_GAIN), q);
+          stage(s, s.read(x, item, 3, 1, false, scratch, K_ROWS), s.normal(kGain, scratch, K_GAIN), k);
+          s.stage(x, item, 3, 2, v, scratch, V_ROWS);
           long score = scratch.floats(SCORES, s.batch * scoreSize);
           long factor = s.half ? scratch.bytes(FACTORS, s.batch * scoreSize * Short.BYTES) : score;
           for (int head = 0; head < s.group; head += s.batch) {
@@ -172,17 +169,16 @@ final class CpuAttention implements AttentionKernels {
     long shifts = saved != null ? saved.shifts.address(query) : kept;
     long inverses =
         saved != null ? saved.inverses.address(query) : kept + (long) s.tile * Float.BYTES;
-    for (int row = 0; row < rows; row++) {
+    for (int row = 0; row < rows; row += BLOCK) {
+      int count = Math.min(BLOCK, rows - row);
       long skip = (long) row * s.length;
-      SoftmaxRows.probabilities(
-          scores + skip * Float.BYTES,
-          s.length,
-          tail,
-          s.c,
-          s.half,
-          factors + skip * s.factorBytes,
-          shifts + (long) row * Float.BYTES,
-          inverses + (long) row * Float.BYTES);
+      long own = scores + skip * Float.BYTES;
+      long shift = shifts + (long) row * Float.BYTES;
+      long inverse = inverses + (long) row * Float.BYTES;
+      SoftmaxRows.shifts(own, count, s.length, tail, s.c, shift);
+      SoftmaxRows.exponentials(own, count, s.length, s.c, shift, inverse);
+      SoftmaxRows.scaled(
+          own, count, s.length, inverse, s.half, factors + skip * s.factorBytes);
     }
   }
 
@@ -230,14 +226,14 @@ final class CpuAttention implements AttentionKernels {
           HeadRows dv = s.staged(v.at(n, 0), s.stride, headSize);
           HeadRows.Normal qNormal = s.normal(qGain, scratch, Q_GAIN);
           HeadRows.Normal kNormal = s.normal(kGain, scratch, K_GAIN);
-          HeadRows qRows = s.read(x, item, 3, 0, scratch, Q_ROWS);
-          HeadRows kRows = s.read(x, item, 3, 1, scratch, K_ROWS);
+          HeadRows qRows = s.read(x, item, 3, 0, false, scratch, Q_ROWS);
+          HeadRows kRows = s.read(x, item, 3, 1, false, scratch, K_ROWS);
           stage(s, qRows, qNormal, q);
           stage(s, kRows, kNormal, k);
-          stage(s, s.read(x, item, 3, 2, scratch, V_ROWS), null, v);
-          stageTangent(s, qRows, s.read(dx, item, 3, 0, scratch, D_Q_ROWS), qNormal, dq);
-          stageTangent(s, kRows, s.read(dx, item, 3, 1, scratch, D_K_ROWS), kNormal, dk);
-          stage(s, s.read(dx, item, 3, 2, scratch, D_V_ROWS), null, dv);
+          s.stage(x, item, 3, 2, v, scratch, V_ROWS);
+          stageTangent(s, qRows, s.read(dx, item, 3, 0, true, scratch, D_Q_ROWS), qNormal, dq);
+          stageTangent(s, kRows, s.read(dx, item, 3, 1, true, scratch, D_K_ROWS), kNormal, dk);
+          s.stage(dx, item, 3, 2, dv, scratch, D_V_ROWS);
           long score = scratch.floats(SCORES, s.batch * scoreSize);
           long factor = s.half ? scratch.bytes(FACTORS, s.batch * scoreSize * Short.BYTES) : score;
           for (int head = 0; head < s.group; head += s.batch) {
@@ -275,18 +271,16 @@ final class CpuAttention implements AttentionKernels {
       long query,
       Scratch scratch) {
     long tail = s.tail(scratch, TAIL);
-    for (int row = 0; row < rows; row++) {
+    long means = scratch.floats(MEANS, BLOCK);
+    for (int row = 0; row < rows; row += BLOCK) {
+      int count = Math.min(BLOCK, rows - row);
       long skip = 2L * row * s.length;
+      long own = scores + skip * Float.BYTES;
+      long shifts = saved.shifts.address(query + row);
+      long inverses = saved.inverses.address(query + row);
+      SoftmaxRows.probabilities(own, count, s.length, tail, s.c, shifts, inverses, means);
       SoftmaxRows.tangents(
-          scores + skip * Float.BYTES,
-          s.length,
-          tail,
-          s.c,
-          s.scale,
-          Simd.get(saved.shifts.address(query + row)),
-          Simd.get(saved.inverses.address(query + row)),
-          s.half,
-          factors + skip * s.factorBytes);
+          own, count, s.length, s.scale, means, s.half, factors + skip * s.factorBytes);
     }
   }
 
@@ -345,15 +339,15 @@ final class CpuAttention implements AttentionKernels {
             HeadRows go = s.staged(q.at(s.length, 0), s.stride, 2 * headSize);
             HeadRows.Normal qNormal = s.normal(qGain, scratch, Q_GAIN);
             HeadRows.Normal kNormal = s.normal(kGain, scratch, K_GAIN);
-            HeadRows qRows = s.read(x, item, 3, 0, scratch, Q_ROWS);
-            HeadRows kRows = s.read(x, item, 3, 1, scratch, K_ROWS);
+            HeadRows qRows = s.read(x, item, 3, 0, false, scratch, Q_ROWS);
+            HeadRows kRows = s.read(x, item, 3, 1, false, scratch, K_ROWS);
             stage(s, qRows, qNormal, q);
             stage(s, kRows, kNormal, k);
-            stage(s, s.read(x, item, 3, 2, scratch, V_ROWS), null, v);
-            stage(s, s.read(g, item, 1, 0, scratch, D_V_ROWS), null, go);
+            s.stage(x, item, 3, 2, v, scratch, V_ROWS);
+            s.stage(g, item, 1, 0, go, scratch, D_V_ROWS);
             HeadRows gq = s.sums(scratch, G_Q, s.stride, headSize);
             HeadRows gk = s.sums(scratch, G_K_V, s.stride, 2 * headSize);
-            HeadRows gv = new HeadRows(gk.at(s.length, 0), gk.rowBytes(), gk.headBytes(), false);
+            HeadRows gv = s.sums(gk.at(s.length, 0), s.stride, 2 * headSize);
             long score = scratch.floats(SCORES, two * scoreSize);
             long factor = s.half ? scratch.bytes(FACTORS, two * scoreSize * Short.BYTES) : score;
             for (int head = 0; head < s.group; head += s.batch) {
@@ -378,10 +372,15 @@ final class CpuAttention implements AttentionKernels {
             }
             long qSum = qSums.address((long) item * s.stride);
             long kSum = kSums.address((long) item * s.stride);
-            unstage(s, qRows, qNormal, gq, qSum, gQkv, item, 0, scratch);
-            unstage(s, kRows, kNormal, gk, kSum, gQkv, item, 1, scratch);
+            Simd.clear(qSum, s.stride);
+            Simd.clear(kSum, s.stride);
+            qRows.cotangents(gq, qSum, qNormal);
+            kRows.cotangents(gk, kSum, kNormal);
             if (gQkv != null) {
-              s.write(gv, CpuTensor.of(gQkv.target()), item, 3, 2, gQkv.add(), scratch);
+              CpuTensor to = CpuTensor.of(gQkv.target());
+              s.write(gq, to, item, 3, 0, gQkv.add(), scratch);
+              s.write(gk, to, item, 3, 1, gQkv.add(), scratch);
+              s.write(gv, to, item, 3, 2, gQkv.add(), scratch);
             }
           });
       if (gqGain != null) {
@@ -431,29 +430,4 @@ final class CpuAttention implements AttentionKernels {
     }
   }
 
-  /**
-   * From the cotangents of staged q or k to those of q or k, and to the group's share of the
-   * gain's.
-   */
-  private static void unstage(
-      AttentionShape s,
-      HeadRows x,
-      HeadRows.@Nullable Normal normal,
-      HeadRows g,
-      long gainSum,
-      @Nullable Cotangent gQkv,
-      int item,
-      int part,
-      Scratch scratch) {
-    Simd.clear(gainSum, s.stride);
-    boolean direct = gQkv != null && s.whole();
-    if (normal != null) {
-      HeadRows to = direct ? s.in(CpuTensor.of(gQkv.target()), item, 3, part) : g;
-      boolean add = direct && gQkv.add();
-      x.cotangentsTo(g, gainSum, to, add, s.tokens, s.group, normal);
-    }
-    if (gQkv != null && !(direct && normal != null)) {
-      s.write(g, CpuTensor.of(gQkv.target()), item, 3, part, gQkv.add(), scratch);
-    }
-  }
 }

@@ -1,6 +1,7 @@
 package org.meanflow.nn.engine.cpu;
 
 import java.lang.foreign.MemorySegment;
+import java.lang.ref.Reference;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.Kernels;
 import org.meanflow.nn.engine.Precision;
@@ -104,6 +105,7 @@ public final class CpuEngine implements Engine {
     } else {
       MemorySegment.copy(Simd.ALL, from, Simd.ALL, to.address(), (long) length * Float.BYTES);
     }
+    Reference.reachabilityFence(dense); // or its memory may be freed while it is read
   }
 
   @Override

@@ -5,6 +5,7 @@ import static org.meanflow.nn.engine.cpu.Simd.all;
 import static org.meanflow.nn.engine.cpu.Simd.load;
 import static org.meanflow.nn.engine.cpu.Simd.store;
 
+import java.lang.foreign.MemorySegment;
 import jdk.incubator.vector.FloatVector;
 import org.meanflow.nn.engine.Norm;
 
@@ -12,59 +13,79 @@ import org.meanflow.nn.engine.Norm;
  * Where the rows of some heads lie, one for each token and head, and the normalisation of q and k
  * on the way from one place to another. Rows are whole vectors long, zeros behind their end.
  *
+ * <p>Each pass over the rows is a method of its own with at most one sum of lanes: so much the
+ * compiler takes in before it gives up and puts vectors on the heap.
+ *
  * @param address of the first token's row of the first head
  * @param rowBytes between tokens
  * @param headBytes between heads
- * @param half whether the elements are bfloat16
+ * @param half whether the elements are bfloat16; of rows that are computed with they are not
+ * @param tokens their number
+ * @param heads their number
+ * @param length floats of a row
  */
-record HeadRows(long address, long rowBytes, long headBytes, boolean half) {
+record HeadRows(
+    long address, long rowBytes, long headBytes, boolean half, int tokens, int heads, int length) {
 
   /**
    * How rows are normalised: y = (x − mean)·inverse ⊙ gain.
    *
    * @param d elements of a row
    * @param gain {@code d} floats, zeros behind them up to a whole vector
+   * @param means of the rows, token by token
+   * @param inverses of the rows, token by token
+   * @param alongs work memory for a number of each row
+   * @param slopeMeans work memory for a number of each row
    */
-  record Normal(Norm norm, int d, long gain) {}
+  record Normal(
+      Norm norm, int d, long gain, long means, long inverses, long alongs, long slopeMeans) {
+    boolean layer() {
+      return norm.kind() == Norm.Kind.LAYER;
+    }
+  }
 
   long at(int token, int head) {
     return address + token * rowBytes + head * headBytes;
   }
 
-  /** Copies the rows of tokens [0, tokens). */
-  void copyTo(HeadRows to, int tokens, int heads, int length) {
+  private long index(int token, int head) {
+    return ((long) token * heads + head) * Float.BYTES;
+  }
+
+  /** Copies the rows; {@code to} may be bfloat16 if these are float32. */
+  void copyTo(HeadRows to) {
     for (int token = 0; token < tokens; token++) {
       for (int head = 0; head < heads; head++) {
-        copy(half, at(token, head), to.half, to.at(token, head), length);
+        long x = at(token, head);
+        long y = to.at(token, head);
+        if (half) {
+          MemorySegment.copy(Simd.ALL, x, Simd.ALL, y, (long) length * Short.BYTES);
+        } else {
+          for (int i = 0; i < length; i += LANES) {
+            store(load(x, i), to.half, y, i);
+          }
+        }
       }
     }
   }
 
-  private static void copy(boolean half, long x, boolean toHalf, long to, int length) {
-    for (int i = 0; i < length; i += LANES) {
-      store(load(half, x, i), toHalf, to, i);
-    }
-  }
-
-  /** Adds the rows of tokens [0, tokens). */
-  void addTo(HeadRows to, int tokens, int heads, int length) {
+  /** Adds the rows, float32, to others. */
+  void addTo(HeadRows to) {
     for (int token = 0; token < tokens; token++) {
       for (int head = 0; head < heads; head++) {
-        add(half, at(token, head), to.half, to.at(token, head), length);
+        if (to.half) {
+          Simd.addToHalf(at(token, head), to.at(token, head), length);
+        } else {
+          Simd.addTo(at(token, head), to.at(token, head), length);
+        }
       }
     }
   }
 
-  private static void add(boolean half, long x, boolean toHalf, long to, int length) {
-    for (int i = 0; i < length; i += LANES) {
-      store(load(half, x, i).add(load(toHalf, to, i)), toHalf, to, i);
-    }
-  }
-
-  /** Clears the rows of tokens [from, until). */
-  void clear(int from, int until, int heads, int length) {
+  /** Clears {@code count} rows of each head behind the last token. */
+  void clearBehind(int count) {
     FloatVector zero = FloatVector.zero(Simd.FLOATS);
-    for (int token = from; token < until; token++) {
+    for (int token = tokens; token < tokens + count; token++) {
       for (int head = 0; head < heads; head++) {
         for (int i = 0; i < length; i += LANES) {
           store(zero, half, at(token, head), i);
@@ -73,160 +94,155 @@ record HeadRows(long address, long rowBytes, long headBytes, boolean half) {
     }
   }
 
-  /** Normalises the rows of tokens [0, tokens). */
-  void normaliseTo(HeadRows to, int tokens, int heads, Normal n) {
-    Norm.Kind kind = n.norm.kind();
-    double epsilon = n.norm.epsilon();
+  /** Finds the means and inverses of these rows. */
+  void measure(Normal n) {
+    if (n.layer()) {
+      means(n.d, n.means);
+    } else {
+      Simd.clear(n.means, Simd.padded(tokens * heads));
+    }
+    if (n.norm.kind() == Norm.Kind.NONE) {
+      for (int row = 0; row < tokens * heads; row++) {
+        Simd.set(n.inverses + (long) row * Float.BYTES, 1);
+      }
+    } else {
+      inverses(n.d, n.norm.epsilon(), n.means, n.inverses);
+    }
+  }
+
+  private void means(int d, long result) {
     for (int token = 0; token < tokens; token++) {
       for (int head = 0; head < heads; head++) {
-        long x = at(token, head);
-        normalise(kind, epsilon, half, x, n.d, n.gain, to.half, to.at(token, head));
+        Simd.set(result + index(token, head), Simd.sum(at(token, head), length) / d);
       }
     }
   }
 
-  private static void normalise(
-      Norm.Kind kind,
-      double epsilon,
-      boolean half,
-      long x,
-      int d,
-      long gain,
-      boolean toHalf,
-      long to) {
-    float mean = mean(kind, half, x, d);
-    FloatVector m = all(mean);
-    FloatVector scale = all(inverse(kind, epsilon, half, x, mean, d));
-    for (int i = 0; i < d; i += LANES) {
-      store(load(half, x, i).sub(m).mul(scale).mul(load(gain, i)), toHalf, to, i);
-    }
-  }
-
-  /** The derivative of {@link #normaliseTo} along the rows {@code d}. */
-  void tangentsTo(HeadRows d, HeadRows to, int tokens, int heads, Normal n) {
-    Norm.Kind kind = n.norm.kind();
-    double epsilon = n.norm.epsilon();
+  /** 1/√(mean((x − mean)²) + ε). */
+  private void inverses(int d, double epsilon, long means, long result) {
     for (int token = 0; token < tokens; token++) {
       for (int head = 0; head < heads; head++) {
         long x = at(token, head);
-        long dx = d.at(token, head);
-        tangent(kind, epsilon, half, x, d.half, dx, n.d, n.gain, to.half, to.at(token, head));
+        float mean = Simd.get(means + index(token, head));
+        FloatVector m = all(mean);
+        FloatVector squares = FloatVector.zero(Simd.FLOATS);
+        for (int i = 0; i < length; i += LANES) {
+          FloatVector centred = load(x, i).sub(m);
+          squares = centred.fma(centred, squares);
+        }
+        double beyond = (length - d) * (double) mean * mean; // from the zeros
+        double square = (Simd.sum(squares) - beyond) / d;
+        Simd.set(result + index(token, head), (float) (1 / Math.sqrt(square + epsilon)));
       }
     }
   }
 
-  private static void tangent(
-      Norm.Kind kind,
-      double epsilon,
-      boolean half,
-      long x,
-      boolean dHalf,
-      long dx,
-      int d,
-      long gain,
-      boolean toHalf,
-      long to) {
-    float mean = mean(kind, half, x, d);
-    float inverse = inverse(kind, epsilon, half, x, mean, d);
-    FloatVector m = all(mean);
-    FloatVector sum = FloatVector.zero(Simd.FLOATS);
-    for (int i = 0; i < d; i += LANES) {
-      sum = load(half, x, i).sub(m).fma(load(dHalf, dx, i), sum);
+  /** Normalises the rows, once measured. */
+  void normaliseTo(HeadRows to, Normal n) {
+    for (int token = 0; token < tokens; token++) {
+      for (int head = 0; head < heads; head++) {
+        long x = at(token, head);
+        long y = to.at(token, head);
+        FloatVector m = all(Simd.get(n.means + index(token, head)));
+        FloatVector inverse = all(Simd.get(n.inverses + index(token, head)));
+        for (int i = 0; i < length; i += LANES) {
+          store(load(x, i).sub(m).mul(inverse).mul(load(n.gain, i)), to.half, y, i);
+        }
+      }
     }
-    FloatVector along = all(along(kind, sum, inverse, d));
-    FloatVector dMean = all(mean(kind, dHalf, dx, d));
-    FloatVector scale = all(inverse);
-    for (int i = 0; i < d; i += LANES) {
-      FloatVector slope = load(half, x, i).sub(m).fma(along, load(dHalf, dx, i).sub(dMean));
-      store(slope.mul(scale).mul(load(gain, i)), toHalf, to, i);
+  }
+
+  /** The tangents of the normalised rows from those of these rows, which are overwritten. */
+  void tangentsTo(HeadRows dx, HeadRows to, Normal n) {
+    slopes(dx, n);
+    for (int token = 0; token < tokens; token++) {
+      for (int head = 0; head < heads; head++) {
+        long d = dx.at(token, head);
+        long y = to.at(token, head);
+        for (int i = 0; i < length; i += LANES) {
+          store(load(d, i).mul(load(n.gain, i)), to.half, y, i);
+        }
+      }
     }
   }
 
   /**
-   * From the cotangents of normalised rows to those of these rows.
+   * From the cotangents of the normalised rows to those of these rows, in place.
    *
-   * @param g float32, overwritten
    * @param gainSum what the gain's cotangent is added to, whole vectors
-   * @param to the result; {@code null} if not wanted
-   * @param add whether it is added
    */
-  void cotangentsTo(
-      HeadRows g, long gainSum, HeadRows to, boolean add, int tokens, int heads, Normal n) {
-    Norm.Kind kind = n.norm.kind();
-    double epsilon = n.norm.epsilon();
+  void cotangents(HeadRows g, long gainSum, Normal n) {
     for (int token = 0; token < tokens; token++) {
       for (int head = 0; head < heads; head++) {
         long x = at(token, head);
-        long gx = g.at(token, head);
-        long target = to.at(token, head);
-        cotangent(kind, epsilon, half, x, gx, gainSum, n.d, n.gain, to.half, target, add);
+        long own = g.at(token, head);
+        FloatVector m = all(Simd.get(n.means + index(token, head)));
+        FloatVector inverse = all(Simd.get(n.inverses + index(token, head)));
+        for (int i = 0; i < length; i += LANES) {
+          FloatVector cotangent = load(own, i);
+          FloatVector hat = load(x, i).sub(m).mul(inverse);
+          store(hat.fma(cotangent, load(gainSum, i)), gainSum, i);
+          store(cotangent.mul(load(n.gain, i)), own, i);
+        }
+      }
+    }
+    slopes(g, n);
+  }
+
+  /**
+   * The derivative of x̂ = (x − mean)·inverse applied to rows d, in place: inverse·(d − x̂·mean(x̂ ⊙
+   * d)), for layer norm also minus mean(d).
+   */
+  private void slopes(HeadRows d, Normal n) {
+    if (n.norm.kind() == Norm.Kind.NONE) {
+      return;
+    }
+    along(d, n.d, n.means, n.inverses, n.alongs);
+    if (n.layer()) {
+      d.means(n.d, n.slopeMeans);
+      d.subtract(n.slopeMeans);
+    }
+    for (int token = 0; token < tokens; token++) {
+      for (int head = 0; head < heads; head++) {
+        long x = at(token, head);
+        long own = d.at(token, head);
+        FloatVector m = all(Simd.get(n.means + index(token, head)));
+        FloatVector inverse = all(Simd.get(n.inverses + index(token, head)));
+        FloatVector along = all(Simd.get(n.alongs + index(token, head)));
+        for (int i = 0; i < length; i += LANES) {
+          store(load(x, i).sub(m).fma(along, load(own, i)).mul(inverse), own, i);
+        }
       }
     }
   }
 
-  private static void cotangent(
-      Norm.Kind kind,
-      double epsilon,
-      boolean half,
-      long x,
-      long g,
-      long gainSum,
-      int d,
-      long gain,
-      boolean toHalf,
-      long to,
-      boolean add) {
-    float mean = mean(kind, half, x, d);
-    float inverse = inverse(kind, epsilon, half, x, mean, d);
-    FloatVector m = all(mean);
-    FloatVector scale = all(inverse);
-    FloatVector sum = FloatVector.zero(Simd.FLOATS);
-    for (int i = 0; i < d; i += LANES) {
-      FloatVector centred = load(half, x, i).sub(m);
-      FloatVector own = load(g, i);
-      store(centred.mul(scale).fma(own, load(gainSum, i)), gainSum, i);
-      own = own.mul(load(gain, i));
-      store(own, g, i);
-      sum = centred.fma(own, sum);
-    }
-    FloatVector along = all(along(kind, sum, inverse, d));
-    FloatVector gMean = all(mean(kind, false, g, d));
-    for (int i = 0; i < d; i += LANES) {
-      FloatVector slope = load(half, x, i).sub(m).fma(along, load(g, i).sub(gMean)).mul(scale);
-      store(add ? slope.add(load(toHalf, to, i)) : slope, toHalf, to, i);
+  /** Takes a number from each row. */
+  private void subtract(long numbers) {
+    for (int token = 0; token < tokens; token++) {
+      for (int head = 0; head < heads; head++) {
+        long x = at(token, head);
+        FloatVector number = all(Simd.get(numbers + index(token, head)));
+        for (int i = 0; i < length; i += LANES) {
+          store(load(x, i).sub(number), x, i);
+        }
+      }
     }
   }
 
-  /** −inverse·mean(x̂ ⊙ d), where {@code sum} adds up to Σ (x − mean) ⊙ d. */
-  private static float along(Norm.Kind kind, FloatVector sum, float inverse, int d) {
-    return kind == Norm.Kind.NONE ? 0 : -inverse * inverse * Simd.sum(sum) / d;
-  }
-
-  /** What is subtracted: the mean for layer norm. */
-  private static float mean(Norm.Kind kind, boolean half, long x, int d) {
-    if (kind != Norm.Kind.LAYER) {
-      return 0;
+  /** −inverse²·mean((x − mean) ⊙ d) of each row; the mean of x̂ is zero where one is taken. */
+  private void along(HeadRows d, int elements, long means, long inverses, long result) {
+    for (int token = 0; token < tokens; token++) {
+      for (int head = 0; head < heads; head++) {
+        long x = at(token, head);
+        long own = d.at(token, head);
+        FloatVector m = all(Simd.get(means + index(token, head)));
+        FloatVector sum = FloatVector.zero(Simd.FLOATS);
+        for (int i = 0; i < length; i += LANES) {
+          sum = load(x, i).sub(m).fma(load(own, i), sum);
+        }
+        float inverse = Simd.get(inverses + index(token, head));
+        Simd.set(result + index(token, head), -inverse * inverse * Simd.sum(sum) / elements);
+      }
     }
-    FloatVector sum = FloatVector.zero(Simd.FLOATS);
-    for (int i = 0; i < d; i += LANES) {
-      sum = sum.add(load(half, x, i));
-    }
-    return Simd.sum(sum) / d;
-  }
-
-  /** 1/√(mean((x − mean)²) + ε); 1 for no normalisation. */
-  private static float inverse(
-      Norm.Kind kind, double epsilon, boolean half, long x, float mean, int d) {
-    if (kind == Norm.Kind.NONE) {
-      return 1;
-    }
-    FloatVector m = all(mean);
-    FloatVector squares = FloatVector.zero(Simd.FLOATS);
-    for (int i = 0; i < d; i += LANES) {
-      FloatVector centred = load(half, x, i).sub(m);
-      squares = centred.fma(centred, squares);
-    }
-    double beyond = (Simd.padded(d) - d) * (double) mean * mean; // from the zeros
-    return (float) (1 / Math.sqrt((Simd.sum(squares) - beyond) / d + epsilon));
   }
 }

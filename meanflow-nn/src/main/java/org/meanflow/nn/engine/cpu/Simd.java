@@ -67,11 +67,6 @@ final class Simd {
     store(x, row + (long) i * Float.BYTES);
   }
 
-  /** Elements {@code i} to {@code i + LANES} of a row of bfloat16 or float32 numbers. */
-  static FloatVector load(boolean half, long row, int i) {
-    return half ? widened(row + (long) i * Short.BYTES) : load(row, i);
-  }
-
   /**
    * Elements {@code i} to {@code i + LANES} of a row of bfloat16 or float32 numbers. For results of
    * arithmetic: bfloat16 to the nearest, ties away from zero, which takes a third of what {@link
@@ -309,6 +304,13 @@ final class Simd {
   static void addTo(long x, long y, int length) {
     for (int i = 0; i < length; i += LANES) {
       store(load(y, i).add(load(x, i)), y, i);
+    }
+  }
+
+  /** y += x, where y is bfloat16. */
+  static void addToHalf(long x, long y, int length) {
+    for (int i = 0; i < length; i += LANES) {
+      store(widened(y + (long) i * Short.BYTES).add(load(x, i)), true, y, i);
     }
   }
 

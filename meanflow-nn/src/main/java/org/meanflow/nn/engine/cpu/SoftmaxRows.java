@@ -6,6 +6,7 @@ import static org.meanflow.nn.engine.cpu.Simd.load;
 import static org.meanflow.nn.engine.cpu.Simd.store;
 
 import jdk.incubator.vector.FloatVector;
+import jdk.incubator.vector.VectorOperators;
 
 /**
  * Softmax of rows of scores, P = 2^(c·S + shift)·inverse, its tangent and its cotangent. Rows are
@@ -15,77 +16,85 @@ import jdk.incubator.vector.FloatVector;
 final class SoftmaxRows {
   private SoftmaxRows() {}
 
-  /**
-   * P of a row of a query.
-   *
-   * @param s scores, overwritten
-   * @param length floats of the row
-   * @param tail what is added to the last vector: −∞ behind the row's end, 0 before it
-   * @param c scale·log₂e
-   * @param half whether the result is bfloat16
-   * @param to the result; may be {@code s} if it is float32
-   * @param shift where −c·max S goes
-   * @param inverse where 1/Σ goes
-   */
-  static void probabilities(
-      long s, int length, long tail, float c, boolean half, long to, long shift, long inverse) {
+  /** −c·max S of each row; −∞ is added behind the rows' ends. */
+  static void shifts(long s, int rows, int length, long tail, float c, long result) {
+    FloatVector behind = load(tail);
     int last = length - LANES;
-    FloatVector most = load(s, last).add(load(tail));
-    store(most, s, last);
-    for (int i = 0; i < last; i += LANES) {
-      most = Simd.larger(most, load(s, i));
+    for (int row = 0; row < rows; row++) {
+      long scores = s + (long) row * length * Float.BYTES;
+      FloatVector most = load(scores, last).add(behind);
+      store(most, scores, last);
+      for (int i = 0; i < last; i += LANES) {
+        most = Simd.larger(most, load(scores, i));
+      }
+      Simd.set(result + (long) row * Float.BYTES, -c * most.reduceLanes(VectorOperators.MAX));
     }
-    float minus = -c * Simd.most(most);
-    FloatVector m = all(minus);
-    FloatVector factor = all(c);
-    FloatVector sum = FloatVector.zero(Simd.FLOATS);
-    for (int i = 0; i < length; i += LANES) {
-      FloatVector e = Simd.exp2(load(s, i).fma(factor, m));
-      sum = sum.add(e);
-      store(e, s, i);
-    }
-    float one = 1 / Simd.sum(sum);
-    FloatVector scale = all(one);
-    for (int i = 0; i < length; i += LANES) {
-      store(load(s, i).mul(scale), half, to, i);
-    }
-    Simd.set(shift, minus);
-    Simd.set(inverse, one);
   }
 
-  /**
-   * From a row [Ṡ | S] of a query to [Ṗ | P], where Ṗ = scale·P ⊙ (Ṡ − Σ P ⊙ Ṡ).
-   *
-   * @param row twice {@code length} floats, overwritten
-   * @param to the result; may be {@code row} if it is float32
-   */
-  static void tangents(
-      long row,
-      int length,
-      long tail,
-      float c,
-      float scale,
-      float shift,
-      float inverse,
-      boolean half,
-      long to) {
-    long s = row + (long) length * Float.BYTES;
-    store(load(s, length - LANES).add(load(tail)), s, length - LANES);
+  /** 2^(c·S + shift) in place, and 1/Σ of each row. */
+  static void exponentials(
+      long s, int rows, int length, float c, long shifts, long inverses) {
     FloatVector factor = all(c);
-    FloatVector m = all(shift);
-    FloatVector one = all(inverse);
-    FloatVector sum = FloatVector.zero(Simd.FLOATS);
-    for (int i = 0; i < length; i += LANES) {
-      FloatVector p = Simd.exp2(load(s, i).fma(factor, m)).mul(one);
-      sum = p.fma(load(row, i), sum);
-      store(p, s, i);
+    for (int row = 0; row < rows; row++) {
+      long scores = s + (long) row * length * Float.BYTES;
+      FloatVector shift = all(Simd.get(shifts + (long) row * Float.BYTES));
+      FloatVector sum = FloatVector.zero(Simd.FLOATS);
+      for (int i = 0; i < length; i += LANES) {
+        FloatVector e = Simd.exp2(load(scores, i).fma(factor, shift));
+        sum = sum.add(e);
+        store(e, scores, i);
+      }
+      Simd.set(inverses + (long) row * Float.BYTES, 1 / Simd.sum(sum));
     }
-    FloatVector mean = all(Simd.sum(sum));
+  }
+
+  /** Rows times their factors. */
+  static void scaled(long s, int rows, int length, long factors, boolean half, long to) {
+    for (int row = 0; row < rows; row++) {
+      long skip = (long) row * length;
+      FloatVector factor = all(Simd.get(factors + (long) row * Float.BYTES));
+      for (int i = 0; i < length; i += LANES) {
+        FloatVector p = load(s + skip * Float.BYTES, i).mul(factor);
+        store(p, half, to + skip * (half ? Short.BYTES : Float.BYTES), i);
+      }
+    }
+  }
+
+  /** In rows [Ṡ | S] of queries, P in place of S, and Σ P ⊙ Ṡ of each. */
+  static void probabilities(
+      long rows, int count, int length, long tail, float c, long shifts, long inverses, long means) {
+    FloatVector factor = all(c);
+    FloatVector behind = load(tail);
+    for (int row = 0; row < count; row++) {
+      long d = rows + 2L * row * length * Float.BYTES;
+      long s = d + (long) length * Float.BYTES;
+      store(load(s, length - LANES).add(behind), s, length - LANES);
+      FloatVector shift = all(Simd.get(shifts + (long) row * Float.BYTES));
+      FloatVector inverse = all(Simd.get(inverses + (long) row * Float.BYTES));
+      FloatVector sum = FloatVector.zero(Simd.FLOATS);
+      for (int i = 0; i < length; i += LANES) {
+        FloatVector p = Simd.exp2(load(s, i).fma(factor, shift)).mul(inverse);
+        sum = p.fma(load(d, i), sum);
+        store(p, s, i);
+      }
+      Simd.set(means + (long) row * Float.BYTES, Simd.sum(sum));
+    }
+  }
+
+  /** [Ṗ | P] from rows [Ṡ | P] of queries, where Ṗ = scale·P ⊙ (Ṡ − mean). */
+  static void tangents(
+      long rows, int count, int length, float scale, long means, boolean half, long to) {
     FloatVector scales = all(scale);
-    for (int i = 0; i < length; i += LANES) {
-      FloatVector p = load(s, i);
-      store(p.mul(scales).mul(load(row, i).sub(mean)), half, to, i);
-      store(p, half, to, length + i);
+    for (int row = 0; row < count; row++) {
+      long skip = 2L * row * length;
+      long d = rows + skip * Float.BYTES;
+      long result = to + skip * (half ? Short.BYTES : Float.BYTES);
+      FloatVector mean = all(Simd.get(means + (long) row * Float.BYTES));
+      for (int i = 0; i < length; i += LANES) {
+        FloatVector p = load(d, length + i);
+        store(p.mul(scales).mul(load(d, i).sub(mean)), half, result, i);
+        store(p, half, result, length + i);
+      }
     }
   }
 
