@@ -403,31 +403,11 @@ final class CpuAttention implements AttentionKernels {
       Scratch scratch) {
     int columns = Simd.padded(s.tile);
     int length = Simd.padded(rows);
-    long rowBytes = (long) columns * Float.BYTES;
-    long factorRowBytes = (long) columns * s.factorBytes;
-    long second = scores + s.tokens * rowBytes;
-    long secondFactors = factors + s.tokens * factorRowBytes;
     long shifts = saved.shifts.address(query);
     long inverses = saved.inverses.address(query);
     long means = scratch.floats(MEANS, columns);
-    Simd.clear(means, length);
-    for (int key = 0; key < s.tokens; key++) {
-      long skip = key * rowBytes;
-      SoftmaxRows.ofKey(scores + skip, second + skip, length, s.c, shifts, inverses, means);
-    }
-    for (int key = 0; key < s.tokens; key++) {
-      long skip = key * rowBytes;
-      long factorSkip = key * factorRowBytes;
-      SoftmaxRows.slopesOfKey(
-          scores + skip,
-          second + skip,
-          length,
-          s.scale,
-          means,
-          s.half,
-          factors + factorSkip,
-          secondFactors + factorSkip);
-    }
+    SoftmaxRows.ofKeys(scores, s.tokens, columns, length, s.c, shifts, inverses, means);
+    SoftmaxRows.slopesOfKeys(
+        scores, s.tokens, columns, length, s.scale, means, s.half, factors);
   }
-
 }

@@ -99,37 +99,50 @@ final class SoftmaxRows {
   }
 
   /**
-   * P of a row of a key in place of S, and the row's share of Σ P ⊙ P̄, query by query.
+   * P in place of S in rows of keys, and Σ P ⊙ P̄ of each query.
    *
-   * @param g P̄
+   * @param s S, then P̄ from {@code keys} rows on
+   * @param stride floats from row to row
+   * @param length floats of a row that are used
    * @param shifts of the queries
    * @param inverses of the queries
-   * @param means the sums so far, by query
+   * @param means the sums, by query
    */
-  static void ofKey(long s, long g, int length, float c, long shifts, long inverses, long means) {
+  static void ofKeys(
+      long s, int keys, int stride, int length, float c, long shifts, long inverses, long means) {
     FloatVector factor = all(c);
-    for (int i = 0; i < length; i += LANES) {
-      FloatVector p = Simd.exp2(load(s, i).fma(factor, load(shifts, i))).mul(load(inverses, i));
-      store(p, s, i);
-      store(p.fma(load(g, i), load(means, i)), means, i);
+    Simd.clear(means, length);
+    for (int key = 0; key < keys; key++) {
+      long p = s + (long) key * stride * Float.BYTES;
+      long g = p + (long) keys * stride * Float.BYTES;
+      for (int i = 0; i < length; i += LANES) {
+        FloatVector e = Simd.exp2(load(p, i).fma(factor, load(shifts, i))).mul(load(inverses, i));
+        store(e, p, i);
+        store(e.fma(load(g, i), load(means, i)), means, i);
+      }
     }
   }
 
   /**
-   * S̄ = scale·P ⊙ (P̄ − mean) of a row of a key, and P as a factor.
+   * S̄ = scale·P ⊙ (P̄ − mean) in rows of keys, and P as a factor.
    *
-   * @param p P
-   * @param g P̄
-   * @param toSlope S̄; may be {@code p} if it is float32
-   * @param toP P; may be {@code g} if it is float32
+   * @param s P, then P̄ from {@code keys} rows on
+   * @param to S̄, then P; may be {@code s} if it is float32
    */
-  static void slopesOfKey(
-      long p, long g, int length, float scale, long means, boolean half, long toSlope, long toP) {
+  static void slopesOfKeys(
+      long s, int keys, int stride, int length, float scale, long means, boolean half, long to) {
     FloatVector scales = all(scale);
-    for (int i = 0; i < length; i += LANES) {
-      FloatVector own = load(p, i);
-      store(own.mul(scales).mul(load(g, i).sub(load(means, i))), half, toSlope, i);
-      store(own, half, toP, i);
+    int second = keys * stride;
+    for (int key = 0; key < keys; key++) {
+      long skip = (long) key * stride;
+      long p = s + skip * Float.BYTES;
+      long result = to + skip * (half ? Short.BYTES : Float.BYTES);
+      for (int i = 0; i < length; i += LANES) {
+        FloatVector own = load(p, i);
+        FloatVector slope = own.mul(scales).mul(load(p, second + i).sub(load(means, i)));
+        store(slope, half, result, i);
+        store(own, half, result, second + i);
+      }
     }
   }
 }
