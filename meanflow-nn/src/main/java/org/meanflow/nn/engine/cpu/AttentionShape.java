@@ -205,14 +205,14 @@ final class AttentionShape {
   /**
    * How q or k is normalised.
    *
+   * @param gainSum what the gain's cotangent is added to; 0 if none is computed
    * @param slot of the gain; the following one is used, too
    */
-  HeadRows.Normal normal(@Nullable Tensor gain, Scratch scratch, int slot) {
+  HeadRows.Normal normal(@Nullable Tensor gain, long gainSum, Scratch scratch, int slot) {
     int rows = Simd.padded(tokens * group);
-    long means = scratch.floats(slot + 1, 4L * rows);
+    long means = scratch.floats(slot + 1, 3L * rows);
     long inverses = means + (long) rows * Float.BYTES;
     long alongs = inverses + (long) rows * Float.BYTES;
-    long slopeMeans = alongs + (long) rows * Float.BYTES;
     long factors;
     if (gain != null) {
       factors = Simd.in(CpuTensor.of(gain), 0, d, scratch, slot);
@@ -222,7 +222,7 @@ final class AttentionShape {
         Simd.set(factors + (long) i * Float.BYTES, i < d ? 1 : 0);
       }
     }
-    return new HeadRows.Normal(norm, d, factors, means, inverses, alongs, slopeMeans);
+    return new HeadRows.Normal(norm, d, factors, means, inverses, alongs, gainSum);
   }
 
   /** What is added to the last vector of a row of scores: −∞ behind the row's end. */

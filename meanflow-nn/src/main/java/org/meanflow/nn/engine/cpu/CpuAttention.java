@@ -78,7 +78,6 @@ final class CpuAttention implements AttentionKernels {
   /** Normalises rows of q or k into factors, zeros behind the last token. */
   private static void stage(
       AttentionShape s, HeadRows from, HeadRows.Normal normal, HeadRows to) {
-    from.measure(normal);
     from.normaliseTo(to, normal);
     to.clearBehind(s.length - s.tokens);
   }
@@ -127,8 +126,8 @@ final class CpuAttention implements AttentionKernels {
           HeadRows q = s.staged(scratch, Q, s.stride, headSize);
           HeadRows k = s.staged(scratch, K, s.stride, headSize);
           HeadRows v = s.staged(scratch, V, s.stride, headSize);
-          stage(s, s.read(x, item, 3, 0, false, scratch, Q_ROWS), s.normal(qGain, scratch, Q_GAIN), q);
-          stage(s, s.read(x, item, 3, 1, false, scratch, K_ROWS), s.normal(kGain, scratch, K_GAIN), k);
+          stage(s, s.read(x, item, 3, 0, false, scratch, Q_ROWS), s.normal(qGain, 0, scratch, Q_GAIN), q);
+          stage(s, s.read(x, item, 3, 1, false, scratch, K_ROWS), s.normal(kGain, 0, scratch, K_GAIN), k);
           s.stage(x, item, 3, 2, v, scratch, V_ROWS);
           long score = scratch.floats(SCORES, s.batch * scoreSize);
           long factor = s.half ? scratch.bytes(FACTORS, s.batch * scoreSize * Short.BYTES) : score;
@@ -170,15 +169,21 @@ final class CpuAttention implements AttentionKernels {
     long inverses =
         saved != null ? saved.inverses.address(query) : kept + (long) s.tile * Float.BYTES;
     for (int row = 0; row < rows; row += BLOCK) {
-      int count = Math.min(BLOCK, rows - row);
       long skip = (long) row * s.length;
-      long own = scores + skip * Float.BYTES;
-      long shift = shifts + (long) row * Float.BYTES;
-      long inverse = inverses + (long) row * Float.BYTES;
-      SoftmaxRows.shifts(own, count, s.length, tail, s.c, shift);
-      SoftmaxRows.exponentials(own, count, s.length, s.c, shift, inverse);
-      SoftmaxRows.scaled(
-          own, count, s.length, inverse, s.half, factors + skip * s.factorBytes);
+      new SoftmaxRows(
+              scores + skip * Float.BYTES,
+              Math.min(BLOCK, rows - row),
+              s.length,
+              s.length,
+              tail,
+              s.c,
+              s.scale,
+              shifts + (long) row * Float.BYTES,
+              inverses + (long) row * Float.BYTES,
+              0,
+              s.half,
+              factors + skip * s.factorBytes)
+          .run(SoftmaxRows.FORWARD);
     }
   }
 
@@ -224,8 +229,8 @@ final class CpuAttention implements AttentionKernels {
           HeadRows q = s.staged(dq.address() + second, pair, headSize);
           HeadRows dk = s.staged(k.address() + second, pair, headSize);
           HeadRows dv = s.staged(v.at(n, 0), s.stride, headSize);
-          HeadRows.Normal qNormal = s.normal(qGain, scratch, Q_GAIN);
-          HeadRows.Normal kNormal = s.normal(kGain, scratch, K_GAIN);
+          HeadRows.Normal qNormal = s.normal(qGain, 0, scratch, Q_GAIN);
+          HeadRows.Normal kNormal = s.normal(kGain, 0, scratch, K_GAIN);
           HeadRows qRows = s.read(x, item, 3, 0, false, scratch, Q_ROWS);
           HeadRows kRows = s.read(x, item, 3, 1, false, scratch, K_ROWS);
           stage(s, qRows, qNormal, q);
@@ -273,14 +278,21 @@ final class CpuAttention implements AttentionKernels {
     long tail = s.tail(scratch, TAIL);
     long means = scratch.floats(MEANS, BLOCK);
     for (int row = 0; row < rows; row += BLOCK) {
-      int count = Math.min(BLOCK, rows - row);
       long skip = 2L * row * s.length;
-      long own = scores + skip * Float.BYTES;
-      long shifts = saved.shifts.address(query + row);
-      long inverses = saved.inverses.address(query + row);
-      SoftmaxRows.probabilities(own, count, s.length, tail, s.c, shifts, inverses, means);
-      SoftmaxRows.tangents(
-          own, count, s.length, s.scale, means, s.half, factors + skip * s.factorBytes);
+      new SoftmaxRows(
+              scores + skip * Float.BYTES,
+              Math.min(BLOCK, rows - row),
+              2 * s.length,
+              s.length,
+              tail,
+              s.c,
+              s.scale,
+              saved.shifts.address(query + row),
+              saved.inverses.address(query + row),
+              means,
+              s.half,
+              factors + skip * s.factorBytes)
+          .run(SoftmaxRows.TANGENT);
     }
   }
 
@@ -333,12 +345,16 @@ final class CpuAttention implements AttentionKernels {
       workers.run(
           items,
           (item, scratch) -> {
+            long qSum = qSums.address((long) item * s.stride);
+            long kSum = kSums.address((long) item * s.stride);
+            Simd.clear(qSum, s.stride);
+            Simd.clear(kSum, s.stride);
             HeadRows k = s.staged(scratch, K, s.stride, 2 * headSize);
             HeadRows q = s.staged(scratch, Q, s.stride, 2 * headSize);
             HeadRows v = s.staged(k.at(s.length, 0), s.stride, 2 * headSize);
             HeadRows go = s.staged(q.at(s.length, 0), s.stride, 2 * headSize);
-            HeadRows.Normal qNormal = s.normal(qGain, scratch, Q_GAIN);
-            HeadRows.Normal kNormal = s.normal(kGain, scratch, K_GAIN);
+            HeadRows.Normal qNormal = s.normal(qGain, qSum, scratch, Q_GAIN);
+            HeadRows.Normal kNormal = s.normal(kGain, kSum, scratch, K_GAIN);
             HeadRows qRows = s.read(x, item, 3, 0, false, scratch, Q_ROWS);
             HeadRows kRows = s.read(x, item, 3, 1, false, scratch, K_ROWS);
             stage(s, qRows, qNormal, q);
@@ -370,12 +386,8 @@ final class CpuAttention implements AttentionKernels {
                 s.of(toQ, t).run(scratch, factor, k.at(0, head), 0, gq.at(first, head));
               }
             }
-            long qSum = qSums.address((long) item * s.stride);
-            long kSum = kSums.address((long) item * s.stride);
-            Simd.clear(qSum, s.stride);
-            Simd.clear(kSum, s.stride);
-            qRows.cotangents(gq, qSum, qNormal);
-            kRows.cotangents(gk, kSum, kNormal);
+            qRows.cotangents(gq, qNormal);
+            kRows.cotangents(gk, kNormal);
             if (gQkv != null) {
               CpuTensor to = CpuTensor.of(gQkv.target());
               s.write(gq, to, item, 3, 0, gQkv.add(), scratch);
@@ -402,12 +414,19 @@ final class CpuAttention implements AttentionKernels {
       long query,
       Scratch scratch) {
     int columns = Simd.padded(s.tile);
-    int length = Simd.padded(rows);
-    long shifts = saved.shifts.address(query);
-    long inverses = saved.inverses.address(query);
-    long means = scratch.floats(MEANS, columns);
-    SoftmaxRows.ofKeys(scores, s.tokens, columns, length, s.c, shifts, inverses, means);
-    SoftmaxRows.slopesOfKeys(
-        scores, s.tokens, columns, length, s.scale, means, s.half, factors);
+    new SoftmaxRows(
+            scores,
+            s.tokens,
+            columns,
+            Simd.padded(rows),
+            0,
+            s.c,
+            s.scale,
+            saved.shifts.address(query),
+            saved.inverses.address(query),
+            scratch.floats(MEANS, columns),
+            s.half,
+            factors)
+        .run(SoftmaxRows.COTANGENT);
   }
 }

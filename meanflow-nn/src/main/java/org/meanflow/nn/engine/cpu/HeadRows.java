@@ -35,12 +35,35 @@ record HeadRows(
    * @param means of the rows, token by token
    * @param inverses of the rows, token by token
    * @param alongs work memory for a number of each row
-   * @param slopeMeans work memory for a number of each row
+   * @param gainSum what the gain's cotangent is added to, whole vectors; 0 if none is computed
    */
   record Normal(
-      Norm norm, int d, long gain, long means, long inverses, long alongs, long slopeMeans) {
+      Norm norm, int d, long gain, long means, long inverses, long alongs, long gainSum) {
     boolean layer() {
       return norm.kind() == Norm.Kind.LAYER;
+    }
+  }
+
+  /**
+   * A loop over the rows x and, in their places, rows y. They are called where the compiler sees
+   * many of them, as those of {@link SoftmaxRows}.
+   */
+  @FunctionalInterface
+  private interface Pass {
+    void over(HeadRows x, HeadRows y, Normal n);
+  }
+
+  private static final Pass[] MEASURE = {HeadRows::findMeans, HeadRows::findInverses};
+  private static final Pass[] NORMALISE = {HeadRows::normalise};
+  private static final Pass[] SLOPES = {
+    HeadRows::findAlongs, HeadRows::subtractMeans, HeadRows::slopes
+  };
+  private static final Pass[] MULTIPLY = {HeadRows::multiply};
+  private static final Pass[] COTANGENT = {HeadRows::gainCotangents};
+
+  private void run(Pass[] passes, HeadRows y, Normal n) {
+    for (Pass pass : passes) {
+      pass.over(this, y, n);
     }
   }
 
@@ -94,154 +117,151 @@ record HeadRows(
     }
   }
 
-  /** Finds the means and inverses of these rows. */
-  void measure(Normal n) {
-    if (n.layer()) {
-      means(n.d, n.means);
-    } else {
-      Simd.clear(n.means, Simd.padded(tokens * heads));
-    }
-    if (n.norm.kind() == Norm.Kind.NONE) {
-      for (int row = 0; row < tokens * heads; row++) {
-        Simd.set(n.inverses + (long) row * Float.BYTES, 1);
-      }
-    } else {
-      inverses(n.d, n.norm.epsilon(), n.means, n.inverses);
-    }
+  /** Finds the means and inverses of these rows and normalises them. */
+  void normaliseTo(HeadRows y, Normal n) {
+    run(MEASURE, y, n);
+    run(NORMALISE, y, n);
   }
 
-  private void means(int d, long result) {
+  /** The tangents of the normalised rows from those of these rows, which are overwritten. */
+  void tangentsTo(HeadRows dx, HeadRows dy, Normal n) {
+    run(SLOPES, dx, n);
+    dx.run(MULTIPLY, dy, n);
+  }
+
+  /** From the cotangents of the normalised rows to those of these rows, in place. */
+  void cotangents(HeadRows g, Normal n) {
+    run(COTANGENT, g, n);
+    run(SLOPES, g, n);
+  }
+
+  /** The means that layer norm takes; 0 for others. */
+  private void findMeans(HeadRows y, Normal n) {
     for (int token = 0; token < tokens; token++) {
       for (int head = 0; head < heads; head++) {
-        Simd.set(result + index(token, head), Simd.sum(at(token, head), length) / d);
+        float mean = n.layer() ? Simd.sum(at(token, head), length) / n.d : 0;
+        Simd.set(n.means + index(token, head), mean);
       }
     }
   }
 
-  /** 1/√(mean((x − mean)²) + ε). */
-  private void inverses(int d, double epsilon, long means, long result) {
+  /** 1/√(mean((x − mean)²) + ε); 1 for no normalisation. */
+  private void findInverses(HeadRows y, Normal n) {
+    boolean none = n.norm.kind() == Norm.Kind.NONE;
+    double epsilon = n.norm.epsilon();
     for (int token = 0; token < tokens; token++) {
       for (int head = 0; head < heads; head++) {
         long x = at(token, head);
-        float mean = Simd.get(means + index(token, head));
+        float mean = Simd.get(n.means + index(token, head));
         FloatVector m = all(mean);
         FloatVector squares = FloatVector.zero(Simd.FLOATS);
         for (int i = 0; i < length; i += LANES) {
           FloatVector centred = load(x, i).sub(m);
           squares = centred.fma(centred, squares);
         }
-        double beyond = (length - d) * (double) mean * mean; // from the zeros
-        double square = (Simd.sum(squares) - beyond) / d;
-        Simd.set(result + index(token, head), (float) (1 / Math.sqrt(square + epsilon)));
+        double beyond = (length - n.d) * (double) mean * mean; // from the zeros
+        double square = (Simd.sum(squares) - beyond) / n.d;
+        float inverse = none ? 1 : (float) (1 / Math.sqrt(square + epsilon));
+        Simd.set(n.inverses + index(token, head), inverse);
       }
     }
   }
 
-  /** Normalises the rows, once measured. */
-  void normaliseTo(HeadRows to, Normal n) {
+  private void normalise(HeadRows y, Normal n) {
     for (int token = 0; token < tokens; token++) {
       for (int head = 0; head < heads; head++) {
         long x = at(token, head);
-        long y = to.at(token, head);
+        long result = y.at(token, head);
         FloatVector m = all(Simd.get(n.means + index(token, head)));
         FloatVector inverse = all(Simd.get(n.inverses + index(token, head)));
         for (int i = 0; i < length; i += LANES) {
-          store(load(x, i).sub(m).mul(inverse).mul(load(n.gain, i)), to.half, y, i);
-        }
-      }
-    }
-  }
-
-  /** The tangents of the normalised rows from those of these rows, which are overwritten. */
-  void tangentsTo(HeadRows dx, HeadRows to, Normal n) {
-    slopes(dx, n);
-    for (int token = 0; token < tokens; token++) {
-      for (int head = 0; head < heads; head++) {
-        long d = dx.at(token, head);
-        long y = to.at(token, head);
-        for (int i = 0; i < length; i += LANES) {
-          store(load(d, i).mul(load(n.gain, i)), to.half, y, i);
-        }
-      }
-    }
-  }
-
-  /**
-   * From the cotangents of the normalised rows to those of these rows, in place.
-   *
-   * @param gainSum what the gain's cotangent is added to, whole vectors
-   */
-  void cotangents(HeadRows g, long gainSum, Normal n) {
-    for (int token = 0; token < tokens; token++) {
-      for (int head = 0; head < heads; head++) {
-        long x = at(token, head);
-        long own = g.at(token, head);
-        FloatVector m = all(Simd.get(n.means + index(token, head)));
-        FloatVector inverse = all(Simd.get(n.inverses + index(token, head)));
-        for (int i = 0; i < length; i += LANES) {
-          FloatVector cotangent = load(own, i);
           FloatVector hat = load(x, i).sub(m).mul(inverse);
-          store(hat.fma(cotangent, load(gainSum, i)), gainSum, i);
-          store(cotangent.mul(load(n.gain, i)), own, i);
+          store(hat.mul(load(n.gain, i)), y.half, result, i);
         }
       }
     }
-    slopes(g, n);
   }
 
-  /**
-   * The derivative of x̂ = (x − mean)·inverse applied to rows d, in place: inverse·(d − x̂·mean(x̂ ⊙
-   * d)), for layer norm also minus mean(d).
-   */
-  private void slopes(HeadRows d, Normal n) {
-    if (n.norm.kind() == Norm.Kind.NONE) {
+  private void multiply(HeadRows y, Normal n) {
+    for (int token = 0; token < tokens; token++) {
+      for (int head = 0; head < heads; head++) {
+        long x = at(token, head);
+        long result = y.at(token, head);
+        for (int i = 0; i < length; i += LANES) {
+          store(load(x, i).mul(load(n.gain, i)), y.half, result, i);
+        }
+      }
+    }
+  }
+
+  /** gainSum += x̂ ⊙ ȳ, and ȳ ⊙ gain in place of ȳ. */
+  private void gainCotangents(HeadRows y, Normal n) {
+    for (int token = 0; token < tokens; token++) {
+      for (int head = 0; head < heads; head++) {
+        long x = at(token, head);
+        long g = y.at(token, head);
+        FloatVector m = all(Simd.get(n.means + index(token, head)));
+        FloatVector inverse = all(Simd.get(n.inverses + index(token, head)));
+        for (int i = 0; i < length; i += LANES) {
+          FloatVector own = load(g, i);
+          FloatVector hat = load(x, i).sub(m).mul(inverse);
+          store(hat.fma(own, load(n.gainSum, i)), n.gainSum, i);
+          store(own.mul(load(n.gain, i)), g, i);
+        }
+      }
+    }
+  }
+
+  /** −inverse²·mean((x − mean) ⊙ y) of each row; 0 for no normalisation. */
+  private void findAlongs(HeadRows y, Normal n) {
+    float factor = n.norm.kind() == Norm.Kind.NONE ? 0 : -1f / n.d;
+    for (int token = 0; token < tokens; token++) {
+      for (int head = 0; head < heads; head++) {
+        long x = at(token, head);
+        long d = y.at(token, head);
+        FloatVector m = all(Simd.get(n.means + index(token, head)));
+        FloatVector sum = FloatVector.zero(Simd.FLOATS);
+        for (int i = 0; i < length; i += LANES) {
+          sum = load(x, i).sub(m).fma(load(d, i), sum);
+        }
+        float inverse = Simd.get(n.inverses + index(token, head));
+        float along = factor * inverse * inverse * Simd.sum(sum);
+        Simd.set(n.alongs + index(token, head), along);
+      }
+    }
+  }
+
+  /** Takes its mean from each row y, for layer norm; along x̂, whose mean is 0, nothing changes. */
+  private void subtractMeans(HeadRows y, Normal n) {
+    if (!n.layer()) {
       return;
     }
-    along(d, n.d, n.means, n.inverses, n.alongs);
-    if (n.layer()) {
-      d.means(n.d, n.slopeMeans);
-      d.subtract(n.slopeMeans);
+    for (int token = 0; token < tokens; token++) {
+      for (int head = 0; head < heads; head++) {
+        long d = y.at(token, head);
+        FloatVector mean = all(Simd.sum(d, length) / n.d);
+        for (int i = 0; i < length; i += LANES) {
+          store(load(d, i).sub(mean), d, i);
+        }
+      }
     }
+  }
+
+  /**
+   * The derivative of x̂ = (x − mean)·inverse applied to rows y, in place: inverse·(y − x̂·mean(x̂ ⊙
+   * y)), for layer norm also minus mean(y).
+   */
+  private void slopes(HeadRows y, Normal n) {
     for (int token = 0; token < tokens; token++) {
       for (int head = 0; head < heads; head++) {
         long x = at(token, head);
-        long own = d.at(token, head);
+        long d = y.at(token, head);
         FloatVector m = all(Simd.get(n.means + index(token, head)));
         FloatVector inverse = all(Simd.get(n.inverses + index(token, head)));
         FloatVector along = all(Simd.get(n.alongs + index(token, head)));
         for (int i = 0; i < length; i += LANES) {
-          store(load(x, i).sub(m).fma(along, load(own, i)).mul(inverse), own, i);
+          store(load(x, i).sub(m).fma(along, load(d, i)).mul(inverse), d, i);
         }
-      }
-    }
-  }
-
-  /** Takes a number from each row. */
-  private void subtract(long numbers) {
-    for (int token = 0; token < tokens; token++) {
-      for (int head = 0; head < heads; head++) {
-        long x = at(token, head);
-        FloatVector number = all(Simd.get(numbers + index(token, head)));
-        for (int i = 0; i < length; i += LANES) {
-          store(load(x, i).sub(number), x, i);
-        }
-      }
-    }
-  }
-
-  /** −inverse²·mean((x − mean) ⊙ d) of each row; the mean of x̂ is zero where one is taken. */
-  private void along(HeadRows d, int elements, long means, long inverses, long result) {
-    for (int token = 0; token < tokens; token++) {
-      for (int head = 0; head < heads; head++) {
-        long x = at(token, head);
-        long own = d.at(token, head);
-        FloatVector m = all(Simd.get(means + index(token, head)));
-        FloatVector sum = FloatVector.zero(Simd.FLOATS);
-        for (int i = 0; i < length; i += LANES) {
-          sum = load(x, i).sub(m).fma(load(own, i), sum);
-        }
-        float inverse = Simd.get(inverses + index(token, head));
-        Simd.set(result + index(token, head), -inverse * inverse * Simd.sum(sum) / elements);
       }
     }
   }

@@ -9,64 +9,125 @@ import jdk.incubator.vector.FloatVector;
 import jdk.incubator.vector.VectorOperators;
 
 /**
- * Softmax of rows of scores, P = 2^(c·S + shift)·inverse, its tangent and its cotangent. Rows are
- * whole vectors long; each is read while it is in the first-level cache, and what becomes a factor
- * of the next product is written in that product's type.
+ * Rows of scores while they are in the first-level cache: softmax, P = 2^(c·S + shift)·inverse, its
+ * tangent and its cotangent. What becomes a factor of the next product is written in that product's
+ * type.
+ *
+ * @param scores address of the first row, float32
+ * @param rows their number
+ * @param stride floats from row to row
+ * @param length floats of a row that are used, whole vectors
+ * @param tail what is added to a row's last vector: −∞ behind the row's end, 0 before it
+ * @param c scale·log₂e
+ * @param scale of the scores
+ * @param shifts of the queries
+ * @param inverses of the queries
+ * @param means work memory for a number of each query
+ * @param half whether the result is bfloat16
+ * @param to the result; may be {@code scores} if it is float32
  */
-final class SoftmaxRows {
-  private SoftmaxRows() {}
+record SoftmaxRows(
+    long scores,
+    int rows,
+    int stride,
+    int length,
+    long tail,
+    float c,
+    float scale,
+    long shifts,
+    long inverses,
+    long means,
+    boolean half,
+    long to) {
+
+  /** From rows S of queries to P; shifts and inverses are results. */
+  static final Pass[] FORWARD = {
+    SoftmaxRows::findShifts, SoftmaxRows::exponentials, SoftmaxRows::normalise
+  };
+
+  /** From rows [Ṡ | S] of queries to [Ṗ | P], where Ṗ = scale·P ⊙ (Ṡ − Σ P ⊙ Ṡ). */
+  static final Pass[] TANGENT = {SoftmaxRows::probabilities, SoftmaxRows::tangents};
+
+  /**
+   * From rows Sᵀ of keys, followed by as many rows P̄ᵀ, to S̄ᵀ and Pᵀ, where S̄ = scale·P ⊙ (P̄ − Σ P ⊙
+   * P̄).
+   */
+  static final Pass[] COTANGENT = {
+    SoftmaxRows::probabilitiesOfKeys, SoftmaxRows::cotangentsOfKeys
+  };
+
+  /**
+   * A loop over the rows. They are called where the compiler sees many of them, so that it does not
+   * inline them into one: within so large a method it would put vectors on the heap.
+   */
+  @FunctionalInterface
+  interface Pass {
+    void over(SoftmaxRows rows);
+  }
+
+  void run(Pass[] passes) {
+    for (Pass pass : passes) {
+      pass.over(this);
+    }
+  }
+
+  private long row(int row) {
+    return scores + (long) row * stride * Float.BYTES;
+  }
+
+  private long result(int row) {
+    return to + (long) row * stride * (half ? Short.BYTES : Float.BYTES);
+  }
 
   /** −c·max S of each row; −∞ is added behind the rows' ends. */
-  static void shifts(long s, int rows, int length, long tail, float c, long result) {
+  private void findShifts() {
     FloatVector behind = load(tail);
     int last = length - LANES;
     for (int row = 0; row < rows; row++) {
-      long scores = s + (long) row * length * Float.BYTES;
-      FloatVector most = load(scores, last).add(behind);
-      store(most, scores, last);
+      long s = row(row);
+      FloatVector most = load(s, last).add(behind);
+      store(most, s, last);
       for (int i = 0; i < last; i += LANES) {
-        most = Simd.larger(most, load(scores, i));
+        most = Simd.larger(most, load(s, i));
       }
-      Simd.set(result + (long) row * Float.BYTES, -c * most.reduceLanes(VectorOperators.MAX));
+      float shift = -c * most.reduceLanes(VectorOperators.MAX);
+      Simd.set(shifts + (long) row * Float.BYTES, shift);
     }
   }
 
   /** 2^(c·S + shift) in place, and 1/Σ of each row. */
-  static void exponentials(
-      long s, int rows, int length, float c, long shifts, long inverses) {
+  private void exponentials() {
     FloatVector factor = all(c);
     for (int row = 0; row < rows; row++) {
-      long scores = s + (long) row * length * Float.BYTES;
+      long s = row(row);
       FloatVector shift = all(Simd.get(shifts + (long) row * Float.BYTES));
       FloatVector sum = FloatVector.zero(Simd.FLOATS);
       for (int i = 0; i < length; i += LANES) {
-        FloatVector e = Simd.exp2(load(scores, i).fma(factor, shift));
+        FloatVector e = Simd.exp2(load(s, i).fma(factor, shift));
         sum = sum.add(e);
-        store(e, scores, i);
+        store(e, s, i);
       }
       Simd.set(inverses + (long) row * Float.BYTES, 1 / Simd.sum(sum));
     }
   }
 
-  /** Rows times their factors. */
-  static void scaled(long s, int rows, int length, long factors, boolean half, long to) {
+  private void normalise() {
     for (int row = 0; row < rows; row++) {
-      long skip = (long) row * length;
-      FloatVector factor = all(Simd.get(factors + (long) row * Float.BYTES));
+      long s = row(row);
+      long p = result(row);
+      FloatVector inverse = all(Simd.get(inverses + (long) row * Float.BYTES));
       for (int i = 0; i < length; i += LANES) {
-        FloatVector p = load(s + skip * Float.BYTES, i).mul(factor);
-        store(p, half, to + skip * (half ? Short.BYTES : Float.BYTES), i);
+        store(load(s, i).mul(inverse), half, p, i);
       }
     }
   }
 
-  /** In rows [Ṡ | S] of queries, P in place of S, and Σ P ⊙ Ṡ of each. */
-  static void probabilities(
-      long rows, int count, int length, long tail, float c, long shifts, long inverses, long means) {
+  /** P in place of S, and Σ P ⊙ Ṡ of each row. */
+  private void probabilities() {
     FloatVector factor = all(c);
     FloatVector behind = load(tail);
-    for (int row = 0; row < count; row++) {
-      long d = rows + 2L * row * length * Float.BYTES;
+    for (int row = 0; row < rows; row++) {
+      long d = row(row);
       long s = d + (long) length * Float.BYTES;
       store(load(s, length - LANES).add(behind), s, length - LANES);
       FloatVector shift = all(Simd.get(shifts + (long) row * Float.BYTES));
@@ -81,67 +142,46 @@ final class SoftmaxRows {
     }
   }
 
-  /** [Ṗ | P] from rows [Ṡ | P] of queries, where Ṗ = scale·P ⊙ (Ṡ − mean). */
-  static void tangents(
-      long rows, int count, int length, float scale, long means, boolean half, long to) {
+  private void tangents() {
     FloatVector scales = all(scale);
-    for (int row = 0; row < count; row++) {
-      long skip = 2L * row * length;
-      long d = rows + skip * Float.BYTES;
-      long result = to + skip * (half ? Short.BYTES : Float.BYTES);
+    for (int row = 0; row < rows; row++) {
+      long d = row(row);
+      long y = result(row);
       FloatVector mean = all(Simd.get(means + (long) row * Float.BYTES));
       for (int i = 0; i < length; i += LANES) {
         FloatVector p = load(d, length + i);
-        store(p.mul(scales).mul(load(d, i).sub(mean)), half, result, i);
-        store(p, half, result, length + i);
+        store(p.mul(scales).mul(load(d, i).sub(mean)), half, y, i);
+        store(p, half, y, length + i);
       }
     }
   }
 
-  /**
-   * P in place of S in rows of keys, and Σ P ⊙ P̄ of each query.
-   *
-   * @param s S, then P̄ from {@code keys} rows on
-   * @param stride floats from row to row
-   * @param length floats of a row that are used
-   * @param shifts of the queries
-   * @param inverses of the queries
-   * @param means the sums, by query
-   */
-  static void ofKeys(
-      long s, int keys, int stride, int length, float c, long shifts, long inverses, long means) {
+  /** P in place of S, and Σ P ⊙ P̄ of each query. */
+  private void probabilitiesOfKeys() {
     FloatVector factor = all(c);
+    int second = rows * stride;
     Simd.clear(means, length);
-    for (int key = 0; key < keys; key++) {
-      long p = s + (long) key * stride * Float.BYTES;
-      long g = p + (long) keys * stride * Float.BYTES;
+    for (int row = 0; row < rows; row++) {
+      long s = row(row);
       for (int i = 0; i < length; i += LANES) {
-        FloatVector e = Simd.exp2(load(p, i).fma(factor, load(shifts, i))).mul(load(inverses, i));
-        store(e, p, i);
-        store(e.fma(load(g, i), load(means, i)), means, i);
+        FloatVector p = Simd.exp2(load(s, i).fma(factor, load(shifts, i))).mul(load(inverses, i));
+        store(p, s, i);
+        store(p.fma(load(s, second + i), load(means, i)), means, i);
       }
     }
   }
 
-  /**
-   * S̄ = scale·P ⊙ (P̄ − mean) in rows of keys, and P as a factor.
-   *
-   * @param s P, then P̄ from {@code keys} rows on
-   * @param to S̄, then P; may be {@code s} if it is float32
-   */
-  static void slopesOfKeys(
-      long s, int keys, int stride, int length, float scale, long means, boolean half, long to) {
+  private void cotangentsOfKeys() {
     FloatVector scales = all(scale);
-    int second = keys * stride;
-    for (int key = 0; key < keys; key++) {
-      long skip = (long) key * stride;
-      long p = s + skip * Float.BYTES;
-      long result = to + skip * (half ? Short.BYTES : Float.BYTES);
+    int second = rows * stride;
+    for (int row = 0; row < rows; row++) {
+      long s = row(row);
+      long y = result(row);
       for (int i = 0; i < length; i += LANES) {
-        FloatVector own = load(p, i);
-        FloatVector slope = own.mul(scales).mul(load(p, second + i).sub(load(means, i)));
-        store(slope, half, result, i);
-        store(own, half, result, second + i);
+        FloatVector p = load(s, i);
+        FloatVector slope = p.mul(scales).mul(load(s, second + i).sub(load(means, i)));
+        store(slope, half, y, i);
+        store(p, half, y, second + i);
       }
     }
   }
