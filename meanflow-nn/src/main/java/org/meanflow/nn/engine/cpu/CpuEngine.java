@@ -1,6 +1,7 @@
 package org.meanflow.nn.engine.cpu;
 
 import java.lang.foreign.MemorySegment;
+import java.lang.ref.Reference;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.Kernels;
 import org.meanflow.nn.engine.Precision;
@@ -99,12 +100,16 @@ public final class CpuEngine implements Engine {
     boolean rowMajor =
         floats.ordering() == 'c' && !floats.isView() && floats.elementWiseStride() == 1;
     INDArray dense = rowMajor ? floats : floats.dup('c');
-    int length = Math.toIntExact(target.size());
-    long from = dense.data().pointer().address() + dense.offset() * Float.BYTES;
-    if (to.half()) {
-      Simd.narrow(from, to.address(), length);
-    } else {
-      MemorySegment.copy(Simd.ALL, from, Simd.ALL, to.address(), (long) length * Float.BYTES);
+    try {
+      int length = Math.toIntExact(target.size());
+      long from = dense.data().pointer().address() + dense.offset() * Float.BYTES;
+      if (to.half()) {
+        Simd.narrow(from, to.address(), length);
+      } else {
+        MemorySegment.copy(Simd.ALL, from, Simd.ALL, to.address(), (long) length * Float.BYTES);
+      }
+    } finally {
+      Reference.reachabilityFence(dense); // or its memory may be freed while it is read
     }
   }
 

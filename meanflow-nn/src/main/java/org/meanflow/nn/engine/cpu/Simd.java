@@ -84,6 +84,21 @@ final class Simd {
     }
   }
 
+  /**
+   * Elements {@code i} to {@code i + LANES} of a row of bfloat16 or float32 numbers. For results of
+   * arithmetic: bfloat16 to the nearest, ties away from zero, which takes a third of what {@link
+   * #narrow} does for arbitrary bits.
+   */
+  static void storeResult(FloatVector x, long row, int i, boolean half) {
+    if (half) {
+      IntVector rounded = x.reinterpretAsInts().add(0x8000).lanewise(VectorOperators.LSHR, 16);
+      ((ShortVector) rounded.convertShape(VectorOperators.I2S, SHORTS, 0))
+          .intoMemorySegment(ALL, row + (long) i * Short.BYTES, ORDER);
+    } else {
+      store(x, row, i);
+    }
+  }
+
   static FloatVector all(float value) {
     return FloatVector.broadcast(FLOATS, value);
   }
@@ -251,6 +266,37 @@ final class Simd {
     return p.reinterpretAsInts().add(power).reinterpretAsFloats();
   }
 
+  /** The largest lane; NaN is passed over. {@code max} takes three times as many instructions. */
+  static float most(FloatVector x) {
+    FloatVector most = x;
+    for (int lanes = LANES / 2; lanes > 8; lanes /= 2) {
+      most = larger(most, most.rearrange(fold(lanes)));
+    }
+    if (LANES > 8) {
+      most = larger(most, most.rearrange(FOLD_8));
+    }
+    if (LANES > 4) {
+      most = larger(most, most.rearrange(FOLD_4));
+    }
+    if (LANES > 2) {
+      most = larger(most, most.rearrange(FOLD_2));
+    }
+    return larger(most, most.rearrange(FOLD_1)).lane(0);
+  }
+
+  /** The larger of each lane; x where one is NaN. */
+  static FloatVector larger(FloatVector x, FloatVector y) {
+    return x.blend(y, y.compare(VectorOperators.GT, x));
+  }
+
+  /**
+   * 2ˣ for x ≤ 126; below −86 it is 2⁻⁸⁶, so that no product with a probability is subnormal; NaN
+   * for NaN.
+   */
+  static FloatVector exp2FromBelow(FloatVector x) {
+    return exp2(x.blend(-86f, x.compare(VectorOperators.LT, -86f)));
+  }
+
   /** 1/(1 + e⁻ˣ). */
   static FloatVector sigmoid(FloatVector x) {
     return all(1f).div(exp(x.neg()).add(1f));
@@ -304,6 +350,13 @@ final class Simd {
   static void addTo(long x, long y, int length) {
     for (int i = 0; i < length; i += LANES) {
       store(load(y, i).add(load(x, i)), y, i);
+    }
+  }
+
+  /** y += x, where y is bfloat16. */
+  static void addToHalf(long x, long y, int length) {
+    for (int i = 0; i < length; i += LANES) {
+      storeResult(widened(y + (long) i * Short.BYTES).add(load(x, i)), y, i, true);
     }
   }
 
