@@ -26,7 +26,8 @@ final class CpuElementwise implements ElementwiseKernels {
   private static final double GELU_K = 2 * Math.sqrt(2 / Math.PI);
   private static final double GELU_CUBIC = 0.044715;
   private static final FloatVector GELU_LOG = all((float) (GELU_K / Math.log(2)));
-  private static final FloatVector GELU_LOG_CUBIC = all((float) (GELU_K / Math.log(2) * GELU_CUBIC));
+  private static final FloatVector GELU_LOG_CUBIC =
+      all((float) (GELU_K / Math.log(2) * GELU_CUBIC));
   private static final FloatVector GELU_RATE = all((float) -GELU_K);
   private static final FloatVector GELU_RATE_CUBIC = all((float) (-3 * GELU_K * GELU_CUBIC));
   private static final FloatVector GELU_END = all(10f);

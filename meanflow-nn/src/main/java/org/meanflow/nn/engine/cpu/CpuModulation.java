@@ -89,8 +89,7 @@ final class CpuModulation implements ModulationKernels {
   // keeps vectors on the heap.
 
   /** 1 + a sample's scale, as a row. */
-  private static long factor(
-      Tensor modulation, int sample, int index, int width, Scratch scratch) {
+  private static long factor(Tensor modulation, int sample, int index, int width, Scratch scratch) {
     long scale = chunk(modulation, sample, index, width, scratch, SCALE_SLOT);
     long factor = scratch.floats(FACTOR_SLOT, Simd.padded(width));
     for (int i = 0; i < width; i += LANES) {
@@ -111,8 +110,7 @@ final class CpuModulation implements ModulationKernels {
   }
 
   /** Sums over a row for its slope: of x̂ ⊙ d and of d. */
-  private static void slopeSums(
-      long x, long known, int row, long d, int width) {
+  private static void slopeSums(long x, long known, int row, long d, int width) {
     FloatVector m = all(NormRows.mean(known, row));
     FloatVector scale = all(NormRows.inverse(known, row));
     FloatVector along = FloatVector.zero(Simd.FLOATS);
@@ -497,9 +495,7 @@ final class CpuModulation implements ModulationKernels {
                     half ? values.address(start) : Simd.in(values, start, width, scratch, Y_SLOT);
                 addProduct(b, half, d, sum, padded);
               }
-              if (gy != null
-                  && !gy.add()
-                  && Simd.isDirectHalf(CpuTensor.of(gy.target()), width)) {
+              if (gy != null && !gy.add() && Simd.isDirectHalf(CpuTensor.of(gy.target()), width)) {
                 multiply(d, factor, CpuTensor.of(gy.target()).address(start), true, padded);
               } else if (gy != null) {
                 NormRows.multiply(d, factor, product, padded);

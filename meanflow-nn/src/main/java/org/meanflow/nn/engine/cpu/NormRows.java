@@ -9,8 +9,8 @@ import jdk.incubator.vector.FloatVector;
 import org.meanflow.nn.engine.Norm;
 
 /**
- * Normalisation of rows: x̂ = (x − mean)·inverse, where inverse = 1/√(… + ε). Rows have zeros behind
- * their {@code width} elements up to whole vectors.
+ * Normalisation of rows: x̂ = (x − mean)·inverse, where inverse = 1/√(… + ε). Rows have zeros
+ * behind their {@code width} elements up to whole vectors.
  *
  * <p>A row by itself is a long chain of dependent operations. Rows of a block are independent: each
  * step is a loop over all of them, and so many are computed at once.

@@ -219,9 +219,9 @@ final class Simd {
 
   private static final FloatVector P5 = all(1.3264727e-3f);
   private static final FloatVector P4 = all(9.671513e-3f);
-  private static final FloatVector P3 = all(5.5507337e-2f);
+  private static final FloatVector P3 = all(0.055507336f);
   private static final FloatVector P2 = all(2.4022242e-1f);
-  private static final FloatVector P1 = all(6.9314698e-1f);
+  private static final FloatVector P1 = all(0.693147f);
 
   /**
    * eˣ to about 2 units in the last place; arguments below −60 give e⁻⁶⁰, above 88 e⁸⁸; NaN for
