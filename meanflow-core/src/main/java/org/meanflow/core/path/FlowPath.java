@@ -110,8 +110,9 @@ public interface FlowPath {
   private static INDArray combine(double[] a, INDArray x, double[] b, INDArray noise) {
     long[] rows = {a.length, x.length() / a.length};
     INDArray weightedData = x.reshape(rows).mulColumnVector(column(a, x.dataType()));
-    INDArray weightedNoise = noise.reshape(rows).mulColumnVector(column(b, x.dataType()));
-    return weightedData.addi(weightedNoise).reshape(x.shape());
+    try (INDArray weightedNoise = noise.reshape(rows).mulColumnVector(column(b, x.dataType()))) {
+      return weightedData.addi(weightedNoise).reshape(x.shape());
+    }
   }
 
   private static INDArray column(double[] weights, DataType type) {

@@ -202,7 +202,14 @@ final class Simd {
     int vectors = length / LANES * LANES;
     int i = 0;
     for (; i < vectors; i += LANES) {
-      narrow(load(from, i), to + (long) i * Short.BYTES);
+      FloatVector x = load(from, i);
+      IntVector bits = x.reinterpretAsInts();
+      IntVector odd = bits.lanewise(VectorOperators.LSHR, 16).and(1);
+      IntVector rounded = bits.add(odd).add(0x7fff).lanewise(VectorOperators.LSHR, 16);
+      // Rounding could carry a NaN's payload over into a number.
+      rounded = rounded.blend(HALF_NAN, x.test(VectorOperators.IS_NAN).cast(INTS));
+      ((ShortVector) rounded.convertShape(VectorOperators.I2S, SHORTS, 0))
+          .intoMemorySegment(ALL, to + (long) i * Short.BYTES, ORDER);
     }
     for (; i < length; i++) {
       float x = get(from + (long) i * Float.BYTES);
@@ -226,8 +233,8 @@ final class Simd {
   // Constant vectors: a broadcast within a loop costs the compiler much of what it may inline.
   static final FloatVector ONE = all(1f);
   private static final FloatVector LOG2_E = all((float) (1 / Math.log(2)));
-  private static final FloatVector LOG2_E_LOW =
-      all((float) (1 / Math.log(2) - (float) (1 / Math.log(2))));
+  private static final float LN2_HIGH = 355f / 512;
+  private static final float LN2_LOW = -2.1219444e-4f;
 
   /** 1.5·2²³: a float plus this has its nearest integer in its low bits. */
   private static final FloatVector ROUNDER = all(12582912f);
@@ -240,15 +247,24 @@ final class Simd {
 
   /**
    * eˣ to about 2 units in the last place; arguments below −60 give e⁻⁶⁰, above 88 e⁸⁸; NaN for
-   * NaN. So no product with a probability is subnormal, which would cost a hundred cycles.
+   * NaN. So no product with a probability is subnormal, which would cost a hundred cycles. The
+   * polynomial is the minimax one of Cephes' expf.
    */
   static FloatVector exp(FloatVector argument) {
-    // Java's minimum and maximum take six instructions each.
-    FloatVector x = argument.blend(88f, argument.compare(VectorOperators.GT, 88f));
-    x = x.blend(-60f, x.compare(VectorOperators.LT, -60f));
+    FloatVector x = argument.min(88f).max(-60f);
     FloatVector shifted = x.fma(LOG2_E, ROUNDER);
-    FloatVector r = x.fma(LOG2_E, ROUNDER.sub(shifted));
-    return scaled(x.fma(LOG2_E_LOW, r), shifted);
+    FloatVector n = shifted.sub(ROUNDER);
+    FloatVector r = n.fma(all(-LN2_HIGH), x);
+    r = n.fma(all(-LN2_LOW), r);
+    FloatVector p = all(1.9875691e-4f);
+    p = p.fma(r, all(1.3981999e-3f));
+    p = p.fma(r, all(8.333452e-3f));
+    p = p.fma(r, all(4.1665796e-2f));
+    p = p.fma(r, all(1.6666666e-1f));
+    p = p.fma(r, all(5.0e-1f));
+    p = p.fma(r.mul(r), r).add(1f);
+    IntVector power = shifted.reinterpretAsInts().lanewise(VectorOperators.LSHL, 23);
+    return p.reinterpretAsInts().add(power).reinterpretAsFloats();
   }
 
   /** 2ˣ for −126 ≤ x ≤ 126, otherwise undefined; NaN for NaN. */
