@@ -132,7 +132,8 @@ final class AttentionShape {
 
   /** Float32 rows in scratch memory. */
   HeadRows sums(Scratch scratch, int slot, int rowElements, long headElements) {
-    long address = scratch.floats(slot, Math.max(group * headElements, (long) length * rowElements));
+    long address =
+        scratch.floats(slot, Math.max(group * headElements, (long) length * rowElements));
     return sums(address, rowElements, headElements);
   }
 

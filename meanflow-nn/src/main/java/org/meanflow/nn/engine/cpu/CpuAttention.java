@@ -48,7 +48,6 @@ final class CpuAttention implements AttentionKernels {
   private static final int G_Q = 20;
   private static final int G_K_V = 21;
 
-
   private final CpuEngine engine;
   private final Workers workers;
   private final Products products;
@@ -76,8 +75,7 @@ final class CpuAttention implements AttentionKernels {
   }
 
   /** Normalises rows of q or k into factors, zeros behind the last token. */
-  private static void stage(
-      AttentionShape s, HeadRows from, HeadRows.Normal normal, HeadRows to) {
+  private static void stage(AttentionShape s, HeadRows from, HeadRows.Normal normal, HeadRows to) {
     from.normaliseTo(to, normal);
     to.clearBehind(s.length - s.tokens);
   }
@@ -126,8 +124,16 @@ final class CpuAttention implements AttentionKernels {
           HeadRows q = s.staged(scratch, Q, s.stride, headSize);
           HeadRows k = s.staged(scratch, K, s.stride, headSize);
           HeadRows v = s.staged(scratch, V, s.stride, headSize);
-          stage(s, s.read(x, item, 3, 0, false, scratch, Q_ROWS), s.normal(qGain, 0, scratch, Q_GAIN), q);
-          stage(s, s.read(x, item, 3, 1, false, scratch, K_ROWS), s.normal(kGain, 0, scratch, K_GAIN), k);
+          stage(
+              s,
+              s.read(x, item, 3, 0, false, scratch, Q_ROWS),
+              s.normal(qGain, 0, scratch, Q_GAIN),
+              q);
+          stage(
+              s,
+              s.read(x, item, 3, 1, false, scratch, K_ROWS),
+              s.normal(kGain, 0, scratch, K_GAIN),
+              k);
           s.stage(x, item, 3, 2, v, scratch, V_ROWS);
           long score = scratch.floats(SCORES, s.batch * scoreSize);
           long factor = s.half ? scratch.bytes(FACTORS, s.batch * scoreSize * Short.BYTES) : score;
@@ -371,7 +377,7 @@ final class CpuAttention implements AttentionKernels {
                 int first = t * s.tile;
                 s.of(scores, t).run(scratch, k.at(0, head), q.at(first, head), 0, score);
                 for (int h = 0; h < s.batch; h++) {
-                  long skip = 2 * h * scoreSize;
+                  long skip = 2L * h * scoreSize;
                   softmaxCotangent(
                       s,
                       s.rows(t),

@@ -100,12 +100,15 @@ public final class CpuEngine implements Engine {
     INDArray dense = rowMajor ? floats : floats.dup('c');
     int length = Math.toIntExact(target.size());
     long from = dense.data().pointer().address() + dense.offset() * Float.BYTES;
-    if (to.half()) {
-      Simd.narrow(from, to.address(), length);
-    } else {
-      MemorySegment.copy(Simd.ALL, from, Simd.ALL, to.address(), (long) length * Float.BYTES);
+    try {
+      if (to.half()) {
+        Simd.narrow(from, to.address(), length);
+      } else {
+        MemorySegment.copy(Simd.ALL, from, Simd.ALL, to.address(), (long) length * Float.BYTES);
+      }
+    } finally {
+      Reference.reachabilityFence(dense); // or its memory may be freed while it is read
     }
-    Reference.reachabilityFence(dense); // or its memory may be freed while it is read
   }
 
   @Override

@@ -37,8 +37,7 @@ record HeadRows(
    * @param alongs work memory for a number of each row
    * @param gainSum what the gain's cotangent is added to, whole vectors; 0 if none is computed
    */
-  record Normal(
-      Norm norm, int d, long gain, long means, long inverses, long alongs, long gainSum) {
+  record Normal(Norm norm, int d, long gain, long means, long inverses, long alongs, long gainSum) {
     boolean layer() {
       return norm.kind() == Norm.Kind.LAYER;
     }
@@ -248,8 +247,8 @@ record HeadRows(
   }
 
   /**
-   * The derivative of x̂ = (x − mean)·inverse applied to rows y, in place: inverse·(y − x̂·mean(x̂ ⊙
-   * y)), for layer norm also minus mean(y).
+   * The derivative of x̂ = (x − mean)·inverse applied to rows y, in place: inverse·(y − x̂·mean(x̂
+   * ⊙ y)), for layer norm also minus mean(y).
    */
   private void slopes(HeadRows y, Normal n) {
     for (int token = 0; token < tokens; token++) {

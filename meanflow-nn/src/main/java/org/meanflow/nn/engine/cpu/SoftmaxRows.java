@@ -49,12 +49,10 @@ record SoftmaxRows(
   static final Pass[] TANGENT = {SoftmaxRows::probabilities, SoftmaxRows::tangents};
 
   /**
-   * From rows Sᵀ of keys, followed by as many rows P̄ᵀ, to S̄ᵀ and Pᵀ, where S̄ = scale·P ⊙ (P̄ − Σ P ⊙
-   * P̄).
+   * From rows Sᵀ of keys, followed by as many rows P̄ᵀ, to S̄ᵀ and Pᵀ, where S̄ = scale·P ⊙ (P̄ − Σ
+   * P ⊙ P̄).
    */
-  static final Pass[] COTANGENT = {
-    SoftmaxRows::probabilitiesOfKeys, SoftmaxRows::cotangentsOfKeys
-  };
+  static final Pass[] COTANGENT = {SoftmaxRows::probabilitiesOfKeys, SoftmaxRows::cotangentsOfKeys};
 
   /**
    * A loop over the rows. They are called where the compiler sees many of them, so that it does not
