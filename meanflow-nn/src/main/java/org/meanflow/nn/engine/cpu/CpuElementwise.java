@@ -252,7 +252,7 @@ final class CpuElementwise implements ElementwiseKernels {
 
   private static void geluHalf(long x, long y, int length) {
     for (int i = 0; i < length; i += LANES) {
-      Simd.narrow(gelu(Simd.widened(x + 2L * i)), y + 2L * i);
+      Simd.storeResult(HalfGelu.value(Simd.load(x, i, true)), y, i, true);
     }
   }
 
@@ -287,8 +287,8 @@ final class CpuElementwise implements ElementwiseKernels {
 
   private static void geluSlopeHalf(long x, long d, long y, int length) {
     for (int i = 0; i < length; i += LANES) {
-      FloatVector slope = geluSlope(Simd.widened(x + 2L * i));
-      Simd.narrow(slope.mul(Simd.widened(d + 2L * i)), y + 2L * i);
+      FloatVector slope = HalfGelu.slope(Simd.load(x, i, true));
+      Simd.storeResult(slope.mul(Simd.load(d, i, true)), y, i, true);
     }
   }
 

@@ -100,9 +100,9 @@ public final class CpuEngine implements Engine {
     boolean rowMajor =
         floats.ordering() == 'c' && !floats.isView() && floats.elementWiseStride() == 1;
     INDArray dense = rowMajor ? floats : floats.dup('c');
+    int length = Math.toIntExact(target.size());
+    long from = dense.data().pointer().address() + dense.offset() * Float.BYTES;
     try {
-      int length = Math.toIntExact(target.size());
-      long from = dense.data().pointer().address() + dense.offset() * Float.BYTES;
       if (to.half()) {
         Simd.narrow(from, to.address(), length);
       } else {

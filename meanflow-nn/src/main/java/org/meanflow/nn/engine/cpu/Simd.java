@@ -282,24 +282,6 @@ final class Simd {
     return p.reinterpretAsInts().add(power).reinterpretAsFloats();
   }
 
-  /** The largest lane; NaN is passed over. {@code max} takes three times as many instructions. */
-  static float most(FloatVector x) {
-    FloatVector most = x;
-    for (int lanes = LANES / 2; lanes > 8; lanes /= 2) {
-      most = larger(most, most.rearrange(fold(lanes)));
-    }
-    if (LANES > 8) {
-      most = larger(most, most.rearrange(FOLD_8));
-    }
-    if (LANES > 4) {
-      most = larger(most, most.rearrange(FOLD_4));
-    }
-    if (LANES > 2) {
-      most = larger(most, most.rearrange(FOLD_2));
-    }
-    return larger(most, most.rearrange(FOLD_1)).lane(0);
-  }
-
   /** The larger of each lane; x where one is NaN. */
   static FloatVector larger(FloatVector x, FloatVector y) {
     return x.blend(y, y.compare(VectorOperators.GT, x));
