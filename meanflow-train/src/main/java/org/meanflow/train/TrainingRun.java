@@ -27,6 +27,7 @@ import org.meanflow.train.recipe.Recipe;
 import org.meanflow.train.recipe.RunSection;
 import org.meanflow.train.run.Environment;
 import org.meanflow.train.run.Metrics;
+import org.meanflow.train.run.ProcessMemory;
 import org.meanflow.train.run.RunDirectory;
 import org.nd4j.linalg.api.ndarray.INDArray;
 import org.slf4j.Logger;
@@ -95,11 +96,12 @@ public final class TrainingRun {
         initialize(trainer);
       }
       noteEnvironment();
+      String note = "";
       while (true) {
         try {
-          return train(trainer, stop);
+          return train(trainer, stop, note);
         } catch (BadStepException e) {
-          goBack(trainer, e);
+          note = goBack(trainer, e);
         }
       }
     }
@@ -141,24 +143,36 @@ public final class TrainingRun {
     directory.writeEnvironment(now);
   }
 
-  /** Goes back to the last checkpoint, with a smaller rate, if that is what the guard wants. */
-  private void goBack(Trainer trainer, BadStepException bad) throws IOException {
+  /**
+   * Goes back to the last checkpoint, with a smaller rate, if that is what the guard wants.
+   *
+   * @return what to note about it
+   */
+  private String goBack(Trainer trainer, BadStepException bad) throws IOException {
     Optional<Path> last = bad.mayRollBack() ? Checkpoint.newestWhole(directory) : Optional.empty();
     if (last.isEmpty()) {
-      throw new BadStepException(bad, lastGoodState());
+      BadStepException end = new BadStepException(bad, lastGoodState());
+      try (RunLog runLog = RunLog.resume(directory, trainer.stepsTaken())) {
+        String note = "the run ended: " + end.getMessage();
+        runLog.append(Metrics.ended(trainer.stepsTaken() + 1, note));
+        runLog.report();
+      } catch (IOException e) {
+        end.addSuppressed(e);
+      }
+      throw end;
     }
     Guard.State refused = trainer.guard().state();
     Checkpoint.read(last.get(), trainer);
     trainer.guard().carryOver(refused);
-    log.warn(
-        "{}; going on from {} with {} times the rate",
-        bad.getMessage(),
-        last.get(),
-        refused.rateFactor());
+    String note =
+        "%s; going on from %s with %s times the rate"
+            .formatted(bad.getMessage(), last.get().getFileName(), refused.rateFactor());
+    log.warn("{}", note);
+    return "rolled back: " + note;
   }
 
   /** Takes steps from where the trainer is. */
-  private Outcome train(Trainer trainer, StopRequest stop) throws IOException {
+  private Outcome train(Trainer trainer, StopRequest stop, String note) throws IOException {
     long steps = recipe.run().steps();
     long start = trainer.stepsTaken();
     log.info("{} of {} steps to go in {}", steps - trainer.stepsTaken(), steps, directory.root());
@@ -167,7 +181,8 @@ public final class TrainingRun {
       while (trainer.stepsTaken() < steps && !stop.requested()) {
         long startTime = System.nanoTime();
         StepReport report = trainer.step();
-        Metrics metrics = metrics(report, (System.nanoTime() - startTime) * 1e-9);
+        double seconds = (System.nanoTime() - startTime) * 1e-9;
+        Metrics metrics = metrics(report, seconds, report.step() == start ? note : "");
         attempt("metrics", () -> runLog.append(metrics));
         long done = trainer.stepsTaken();
         bar.stepTo(done);
@@ -266,7 +281,7 @@ public final class TrainingRun {
         recipe.run().seed());
   }
 
-  private Metrics metrics(StepReport report, double seconds) {
+  private Metrics metrics(StepReport report, double seconds, String note) {
     return new Metrics(
         report.step() + 1,
         report.loss(),
@@ -276,7 +291,11 @@ public final class TrainingRun {
         1 / seconds,
         recipe.run().batch() / seconds,
         report.dataWait(),
+        ProcessMemory.held(),
         report.epoch(),
+        note.isEmpty() || report.guard().isEmpty()
+            ? note + report.guard()
+            : note + "; " + report.guard(),
         Instant.now());
   }
 

@@ -119,6 +119,7 @@ public final class MetricsLog implements AutoCloseable {
         switch (each.getAccessor().invoke(metrics)) {
           case Double number -> tree.put(each.getName(), Double.isFinite(number) ? number : null);
           case Long number -> tree.put(each.getName(), number);
+          case String text when text.isEmpty() -> {} // nearly always
           case Object value -> tree.put(each.getName(), value.toString());
         }
       }
@@ -140,6 +141,8 @@ public final class MetricsLog implements AutoCloseable {
         values[i] = number(tree, key);
       } else if (types[i] == long.class) {
         values[i] = tree.required(key).longValue();
+      } else if (types[i] == String.class) {
+        values[i] = tree.path(key).asText("");
       } else {
         values[i] = Instant.parse(tree.required(key).asText());
       }
