@@ -65,7 +65,10 @@ final class TrainCommand implements Callable<Integer> {
   @Option(names = "--steps", paramLabel = "N", description = "training steps, as --set run.steps=N")
   private @Nullable Long steps;
 
-  @Option(names = "--batch", paramLabel = "B", description = "batch size, as --set run.batch=B")
+  @Option(
+      names = "--batch",
+      paramLabel = "B",
+      description = "batch size, as --set run.batch=B; a resumed run must keep its own")
   private @Nullable Integer batch;
 
   @Option(names = "--seed", paramLabel = "S", description = "random seed, as --set run.seed=S")
