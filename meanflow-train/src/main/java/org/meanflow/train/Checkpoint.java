@@ -193,8 +193,7 @@ public final class Checkpoint {
         }
       }
     }
-    trainer.restore(
-        step, JSON.treeToValue(state.required("guard"), Guard.State.class));
+    trainer.restore(step, JSON.treeToValue(state.required("guard"), Guard.State.class));
   }
 
   /**

@@ -116,7 +116,9 @@ class GuardedRunTest {
     assertThat(metrics.getLast().loss()).isNaN();
     assertThat(metrics.getLast().guard())
         .startsWith("the run ended: step 5: the loss is not finite for sample");
-    assertThat(directory.report()).content().contains("ended by the guard", "not finite for sample");
+    assertThat(directory.report())
+        .content()
+        .contains("ended by the guard", "not finite for sample");
   }
 
   @Test

@@ -90,7 +90,19 @@ class RunLogTest {
       for (long step = 1; step <= 5; step++) {
         double loss = step == 3 ? Double.NaN : 1;
         log.append(
-            new Metrics(step, loss, infinity, 1e-4, Double.NaN, 1, 64, 0.01, Double.NaN, 0, "", Instant.EPOCH));
+            new Metrics(
+                step,
+                loss,
+                infinity,
+                1e-4,
+                Double.NaN,
+                1,
+                64,
+                0.01,
+                Double.NaN,
+                0,
+                "",
+                Instant.EPOCH));
       }
       log.report();
     }
@@ -134,7 +146,18 @@ class RunLogTest {
       Instant time = Instant.parse("2025-05-19T12:00:00.25Z").plusSeconds(step);
       log.append(
           new Metrics(
-              step, loss, loss * loss, 1e-4, 1 / loss, speed, 64 * speed, 0.01, 500, step / 40, guard(step), time));
+              step,
+              loss,
+              loss * loss,
+              1e-4,
+              1 / loss,
+              speed,
+              64 * speed,
+              0.01,
+              500,
+              step / 40,
+              guard(step),
+              time));
       if (step % 25 == 0) {
         BufferedImage grid = new BufferedImage(9, 6, BufferedImage.TYPE_BYTE_GRAY);
         grid.getRaster().setPixel(0, 0, new int[] {random.nextInt(256)});

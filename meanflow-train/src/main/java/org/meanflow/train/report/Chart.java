@@ -24,9 +24,9 @@ import org.meanflow.train.run.Metric;
 /**
  * A curve as an SVG element to stand in a page: the medians of the bins as a line, what lies
  * between their extremes as a band, and what the guard did as vertical lines. The page gives it its
- * colours, by the variables {@code --line}, {@code --band}, {@code --mark}, {@code --grid} and {@code
- * --ticks}, and is told by {@code data-left} and {@code data-right} where the first and the last bin
- * are.
+ * colours, by the variables {@code --line}, {@code --band}, {@code --mark}, {@code --grid} and
+ * {@code --ticks}, and is told by {@code data-left} and {@code data-right} where the first and the
+ * last bin are.
  */
 final class Chart {
   private static final int WIDTH = 440;

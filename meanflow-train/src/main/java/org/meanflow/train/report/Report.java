@@ -220,17 +220,10 @@ public final class Report {
     Bins recent =
         Bins.of(records.subList(Math.max(0, records.size() - SPEED_WINDOW), records.size()), 1);
     for (Metric metric : Metric.all()) {
-      metric
-          .title()
-          .ifPresent(
-              title ->
-                  figure(
-                      list,
-                      escape(title),
-                      Numbers.round(
-                          metric.name().equals("lr")
-                              ? metric.of(last)
-                              : recent.of(metric).median()[0])));
+      double value = metric.name().equals("lr") ? metric.of(last) : recent.of(metric).median()[0];
+      if (metric.title().isPresent() && Double.isFinite(value)) {
+        figure(list, escape(metric.title().get()), Numbers.round(value));
+      }
     }
     return list.toString();
   }

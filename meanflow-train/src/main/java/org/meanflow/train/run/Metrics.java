@@ -5,8 +5,8 @@ import java.time.Instant;
 /**
  * What a training step is measured by. Each component is a key in the {@linkplain MetricsLog log},
  * each number a curve in {@linkplain TensorBoardLog TensorBoard} and, if it has a title, in the
- * {@linkplain org.meanflow.train.report.Report report}. A step that ended the run has a record, too,
- * without numbers.
+ * {@linkplain org.meanflow.train.report.Report report}. A step that ended the run has a record,
+ * too, without numbers.
  *
  * @param step number of steps done, this one included
  * @param loss value of the objective

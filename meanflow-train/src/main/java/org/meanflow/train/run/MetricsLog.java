@@ -112,14 +112,19 @@ public final class MetricsLog implements AutoCloseable {
     }
   }
 
-  /** Written by hand: a tree of JSON cost 16 MiB when this came to be compiled, after 1,500 steps. */
+  /**
+   * Written by hand: a tree of JSON cost 16 MiB when this came to be compiled, after 1,500 steps.
+   */
   private static byte[] line(Metrics metrics) {
     StringBuilder line = new StringBuilder();
     try {
       for (RecordComponent each : COMPONENTS) {
         String value = json(each.getAccessor().invoke(metrics));
         if (!value.isEmpty()) {
-          line.append(line.isEmpty() ? "{\"" : ",\"").append(each.getName()).append("\":").append(value);
+          line.append(line.isEmpty() ? "{\"" : ",\"")
+              .append(each.getName())
+              .append("\":")
+              .append(value);
         }
       }
     } catch (ReflectiveOperationException e) {

@@ -172,7 +172,8 @@ class ReportTest {
   void chartsSayWhereTheirBinsAre() throws IOException {
     log(1000, 1400);
     List<MatchResult> places =
-        Pattern.compile("data-metric=\"([a-zA-Z]+)\" data-left=\"([0-9.]+)\" data-right=\"([0-9.]+)\"")
+        Pattern.compile(
+                "data-metric=\"([a-zA-Z]+)\" data-left=\"([0-9.]+)\" data-right=\"([0-9.]+)\"")
             .matcher(Report.of(run).html())
             .results()
             .toList();
@@ -217,7 +218,18 @@ class ReportTest {
         double speed = 3 + random.nextDouble();
         log.append(
             new Metrics(
-                step, loss, loss, 1e-4 * step, 1, speed, 64 * speed, 0.01, 500, 0, "", Instant.EPOCH));
+                step,
+                loss,
+                loss,
+                1e-4 * step,
+                1,
+                speed,
+                64 * speed,
+                0.01,
+                500,
+                0,
+                "",
+                Instant.EPOCH));
       }
     }
   }

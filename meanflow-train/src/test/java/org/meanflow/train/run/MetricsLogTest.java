@@ -41,7 +41,8 @@ class MetricsLogTest {
   void numbersThatJsonDoesNotHaveAreNull() throws IOException {
     double infinity = Double.POSITIVE_INFINITY;
     try (MetricsLog log = MetricsLog.create(file)) {
-      log.append(new Metrics(1, Double.NaN, infinity, 0, -infinity, 1, 1, 0, 500, 0, "", Instant.EPOCH));
+      log.append(
+          new Metrics(1, Double.NaN, infinity, 0, -infinity, 1, 1, 0, 500, 0, "", Instant.EPOCH));
     }
     assertThat(Files.readString(file)).contains("\"loss\":null,\"mse\":null,\"lr\":0.0");
     assertThat(MetricsLog.read(file).getFirst().loss()).isNaN();
@@ -130,6 +131,7 @@ class MetricsLogTest {
 
   private static Metrics metrics(long step) {
     Instant time = Instant.parse("2025-05-19T12:00:00Z").plusSeconds(step);
-    return new Metrics(step, 0.9, 0.25, 2e-3, 1.5, 12.5, 800, 0.01, 500, 3, step == 20 ? "skipped" : "", time);
+    return new Metrics(
+        step, 0.9, 0.25, 2e-3, 1.5, 12.5, 800, 0.01, 500, 3, step == 20 ? "skipped" : "", time);
   }
 }
