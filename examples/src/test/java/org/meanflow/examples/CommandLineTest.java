@@ -153,6 +153,14 @@ class CommandLineTest {
     assertThat(longer.resolve("config.yaml")).content().contains("steps: 5");
   }
 
+  @Test
+  void gpusAreForTheCudaEngineAndNamedOnce() {
+    Path none = folder.resolve("gpus");
+    assertFails(train(none, "--gpus", "0,1", "--engine", "nd4j"), 2, "--gpus", "--engine nd4j");
+    assertFails(train(none, "--gpus", "0,0"), 1, "each GPU once, got [0, 0]");
+    assertThat(none).doesNotExist();
+  }
+
   /** What Ctrl-C does, with the signal that Java can send. */
   @Test
   @EnabledOnOs({OS.LINUX, OS.MAC})
