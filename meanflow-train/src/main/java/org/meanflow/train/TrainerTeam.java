@@ -88,8 +88,8 @@ final class TrainerTeam implements AutoCloseable {
     }
   }
 
-  private <T> T attempt(
-      int rank, Task<T> task, AtomicReference<@Nullable Throwable> failure) throws IOException {
+  private <T> T attempt(int rank, Task<T> task, AtomicReference<@Nullable Throwable> failure)
+      throws IOException {
     try {
       return task.by(trainers.get(rank));
     } catch (IOException | RuntimeException | Error e) {

@@ -157,6 +157,7 @@ final class Cuda {
    * @return its address, or 0 if there is not enough
    */
   long tryAllocate(long bytes) {
+    makeCurrent();
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment address = arena.allocate(ValueLayout.JAVA_LONG);
       int result = driver.cuMemAlloc_v2(address.address(), bytes);

@@ -164,7 +164,7 @@ final class Products implements AutoCloseable {
         new Shape(m, n, k, aTransposed, bTransposed, a.bfloat16, d.bfloat16, epilogue, alignment);
     Plan plan = planned.get(shape);
     if (plan == null) {
-      plan = new Plan(shape, vector);
+      plan = new Plan(shape);
       planned.put(shape, plan);
     }
     if (!plan.possible) {
@@ -202,7 +202,7 @@ final class Products implements AutoCloseable {
     final long b;
     final long d;
 
-    Description(CublasLtApi lt, int computeType, Shape shape, long vector) {
+    Description(CublasLtApi lt, int computeType, Shape shape) {
       this.lt = lt;
       product =
           made(
@@ -213,7 +213,7 @@ final class Products implements AutoCloseable {
       if (shape.epilogue != Epilogue.NONE) {
         set(DESC_EPILOGUE, shape.epilogue.code);
         set(DESC_BIAS_DATA_TYPE, type(shape.compactResult));
-        point(vector);
+        point(shape.alignment >> 30); // an address that is as aligned as all that will come
       }
       a =
           shape.aTransposed
@@ -291,11 +291,11 @@ final class Products implements AutoCloseable {
     /** False if there is no algorithm with this epilogue; without one there always is. */
     private final boolean possible;
 
-    Plan(Shape shape, long vector) {
+    Plan(Shape shape) {
       this.shape = shape;
       CublasLtApi lt = cuda.cublasLt;
       cuda.makeCurrent();
-      description = new Description(lt, computeType, shape, vector);
+      description = new Description(lt, computeType, shape);
       MemorySegment found = arena.allocate(ValueLayout.JAVA_INT);
       int result =
           lt.cublasLtMatmulAlgoGetHeuristic(

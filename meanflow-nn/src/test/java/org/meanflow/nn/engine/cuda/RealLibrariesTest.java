@@ -63,9 +63,17 @@ class RealLibrariesTest {
       boolean compact = epilogue == Products.Epilogue.BIAS;
       Products.Shape shape =
           new Products.Shape(
-              48, 64, 32, true, false, true, compact, epilogue, 16 | 64 << 10 | 256 << 20);
+              48,
+              64,
+              32,
+              true,
+              false,
+              true,
+              compact,
+              epilogue,
+              16 | 64 << 10 | 256 << 20 | 16L << 30);
       for (int computeType : new int[] {68, 77}) {
-        new Products.Description(lt, computeType, shape, 4096).close();
+        new Products.Description(lt, computeType, shape).close();
       }
     }
   }
