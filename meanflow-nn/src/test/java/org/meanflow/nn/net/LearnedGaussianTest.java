@@ -64,7 +64,7 @@ class LearnedGaussianTest {
   /** Of the root mean square of u − u_exact. */
   private static final double MAX_ERROR = 0.08;
 
-  /** Of the mean residual of the identity. */
+  /** Of the mean residual of the identity: 0.043 trained, 0.233 with du/dt taken as 0. */
   private static final double MAX_RESIDUAL = 0.1;
 
   private static final long SEED = 1;
