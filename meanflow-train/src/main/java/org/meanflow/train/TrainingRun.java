@@ -49,6 +49,7 @@ public final class TrainingRun {
   private final Recipe recipe;
   private final RunDirectory directory;
   private final ImageDataset data;
+  private final Devices devices;
   private final Engine engine;
   private final DiTConfig model;
 
@@ -69,10 +70,23 @@ public final class TrainingRun {
    * @param engine computes; stays the caller's to close
    */
   public TrainingRun(Recipe recipe, RunDirectory directory, ImageDataset data, Engine engine) {
+    this(recipe, directory, data, Devices.of(engine));
+  }
+
+  /**
+   * Prepares a run on several devices, which each take their part of every batch.
+   *
+   * @param recipe what to do; the number of devices divides the micro-batches of its batch
+   * @param directory where to put the results
+   * @param data what to train on, as {@link Recipe#dataset} reads it
+   * @param devices compute; stay the caller's to close
+   */
+  public TrainingRun(Recipe recipe, RunDirectory directory, ImageDataset data, Devices devices) {
     this.recipe = recipe;
     this.directory = directory;
     this.data = data;
-    this.engine = engine;
+    this.devices = devices;
+    this.engine = devices.first();
     this.model = recipe.dit();
   }
 
@@ -87,42 +101,56 @@ public final class TrainingRun {
   public Outcome run(@Nullable Path checkpoint) throws IOException {
     try (Closeable _ = directory.lock();
         StopRequest stop = new StopRequest();
-        Trainer trainer = new Trainer(engine, new DiT(model), data, settings())) {
+        TrainerTeam team = new TrainerTeam(devices, this::trainer)) {
       directory.removeLeftovers();
       directory.writeConfig(recipe); // it may have other values than when the run began
       if (checkpoint != null) {
-        Checkpoint.read(checkpoint, trainer);
+        team.all(trainer -> read(checkpoint, trainer));
       } else {
-        initialize(trainer);
+        initialize(team);
       }
       noteEnvironment();
       String note = "";
       while (true) {
         try {
-          return train(trainer, stop, note);
+          return train(team, stop, note);
         } catch (BadStepException e) {
-          note = goBack(trainer, e);
+          note = goBack(team, e);
         }
       }
     }
   }
 
-  private void initialize(Trainer trainer) throws IOException {
+  private Trainer trainer(Devices.Device device) {
+    return new Trainer(device.engine(), new DiT(model), data, settings(), device.reducer());
+  }
+
+  private static long read(Path checkpoint, Trainer trainer) throws IOException {
+    Checkpoint.read(checkpoint, trainer);
+    return trainer.stepsTaken();
+  }
+
+  private void initialize(TrainerTeam team) throws IOException {
     String init = recipe.run().init();
     if (init != null) {
       Path file = TrainedModel.weights(Path.of(init), "ema");
-      List<String> problems = Weights.loadMatching(file, trainer.parameters());
+      List<String> problems =
+          team.all(
+              trainer -> {
+                List<String> misfits = Weights.loadMatching(file, trainer.parameters());
+                trainer.startFromParameters();
+                return misfits;
+              });
       if (!problems.isEmpty() && !recipe.run().initPartial()) {
         throw new IOException(
             "%s does not fit the model: %s; give --init-partial to start with what fits"
                 .formatted(file, String.join("; ", problems)));
       }
       problems.forEach(problem -> log.warn("{}: {}", file, problem));
-      trainer.startFromParameters();
     }
     if (recipe.guard().onNonFinite() == Guard.Policy.ROLLBACK) {
       Checkpoint.write(
-          directory.checkpoint(0), trainer, recipe.toYaml()); // something to go back to
+          directory.checkpoint(0), team.first(), recipe.toYaml()); // something to go back to
     }
   }
 
@@ -148,22 +176,27 @@ public final class TrainingRun {
    *
    * @return what to note about it
    */
-  private String goBack(Trainer trainer, BadStepException bad) throws IOException {
+  private String goBack(TrainerTeam team, BadStepException bad) throws IOException {
     Optional<Path> last = bad.mayRollBack() ? Checkpoint.newestWhole(directory) : Optional.empty();
     if (last.isEmpty()) {
       BadStepException end = new BadStepException(bad, lastGoodState());
-      try (RunLog runLog = RunLog.resume(directory, trainer.stepsTaken())) {
+      try (RunLog runLog = RunLog.resume(directory, team.first().stepsTaken())) {
         String note = "the run ended: " + end.getMessage();
-        runLog.append(Metrics.ended(trainer.stepsTaken() + 1, note));
+        runLog.append(Metrics.ended(team.first().stepsTaken() + 1, note));
         runLog.report();
       } catch (IOException e) {
         end.addSuppressed(e);
       }
       throw end;
     }
-    Guard.State refused = trainer.guard().state();
-    Checkpoint.read(last.get(), trainer);
-    trainer.guard().carryOver(refused);
+    Guard.State refused =
+        team.all(
+            trainer -> {
+              Guard.State state = trainer.guard().state();
+              read(last.get(), trainer);
+              trainer.guard().carryOver(state);
+              return state;
+            });
     String note =
         "%s; going on from %s with %s times the rate"
             .formatted(bad.getMessage(), last.get().getFileName(), refused.rateFactor());
@@ -172,7 +205,8 @@ public final class TrainingRun {
   }
 
   /** Takes steps from where the trainer is. */
-  private Outcome train(Trainer trainer, StopRequest stop, String note) throws IOException {
+  private Outcome train(TrainerTeam team, StopRequest stop, String note) throws IOException {
+    Trainer trainer = team.first();
     long steps = recipe.run().steps();
     long start = trainer.stepsTaken();
     log.info("{} of {} steps to go in {}", steps - trainer.stepsTaken(), steps, directory.root());
@@ -180,7 +214,7 @@ public final class TrainingRun {
         ProgressBar bar = Progress.bar("train", trainer.stepsTaken(), steps)) {
       while (trainer.stepsTaken() < steps && !stop.requested()) {
         long startTime = System.nanoTime();
-        StepReport report = trainer.step();
+        StepReport report = team.all(Trainer::step);
         double seconds = (System.nanoTime() - startTime) * 1e-9;
         Metrics metrics = metrics(report, seconds, report.step() == start ? note : "");
         attempt("metrics", () -> runLog.append(metrics));
