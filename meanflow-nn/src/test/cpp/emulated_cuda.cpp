@@ -1,8 +1,12 @@
-// An emulated CUDA device: the parts of the driver API, of NVRTC and of cuBLASLt that the engine
-// calls, on the host. NVRTC compiles the kernels' sources with g++ (see cuda_on_host.h). Every
-// allocation lies between pages that cannot be accessed, fresh memory is poisoned with NaN, and
-// wrong use gives the error codes of the real libraries. Work is done at once, on the caller's
-// thread; a stream that captures records it instead.
+// An emulated CUDA device: the parts of the driver API, of NVRTC, of cuBLASLt and of NCCL that the
+// engine calls, on the host. NVRTC compiles the kernels' sources with g++ (see cuda_on_host.h).
+// Every allocation lies between pages that cannot be accessed, fresh memory is poisoned with NaN,
+// and wrong use gives the error codes of the real libraries.
+//
+// A stream is a queue. By default its work is done at once, on the caller's thread; on request it
+// waits until somebody waits for it, and is then done in an order that is as unlike that of the
+// calls as the waits for events allow, so that a missing wait shows. A stream that captures records
+// its work instead.
 
 #include <dirent.h>
 #include <dlfcn.h>
@@ -14,16 +18,19 @@
 
 #include <chrono>
 #include <cmath>
+#include <condition_variable>
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <fstream>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <random>
 #include <regex>
 #include <set>
 #include <sstream>
@@ -47,6 +54,7 @@ enum Code {
   INVALID_HANDLE = 400,
   ILLEGAL_STATE = 401,
   NOT_FOUND = 500,
+  NOT_READY = 600,
   ILLEGAL_ADDRESS = 700,
   LAUNCH_OUT_OF_RESOURCES = 701,
   LAUNCH_FAILED = 719,
@@ -54,6 +62,7 @@ enum Code {
   STREAM_CAPTURE_UNSUPPORTED = 900,
   STREAM_CAPTURE_INVALIDATED = 901,
   STREAM_CAPTURE_UNMATCHED = 903,
+  STREAM_CAPTURE_ISOLATION = 905,
   UNKNOWN = 999,
 };
 
@@ -77,6 +86,7 @@ constexpr CodeName CODES[] = {
     {INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {ILLEGAL_STATE, "CUDA_ERROR_ILLEGAL_STATE", "the operation cannot be performed in this state"},
     {NOT_FOUND, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
+    {NOT_READY, "CUDA_ERROR_NOT_READY", "device not ready"},
     {ILLEGAL_ADDRESS,
      "CUDA_ERROR_ILLEGAL_ADDRESS",
      "an illegal memory access was encountered"},
@@ -94,6 +104,9 @@ constexpr CodeName CODES[] = {
     {STREAM_CAPTURE_UNMATCHED,
      "CUDA_ERROR_STREAM_CAPTURE_UNMATCHED",
      "the capture was not started in this stream"},
+    {STREAM_CAPTURE_ISOLATION,
+     "CUDA_ERROR_STREAM_CAPTURE_ISOLATION",
+     "dependency created on uncaptured work in another stream"},
     {UNKNOWN, "CUDA_ERROR_UNKNOWN", "unknown error"},
 };
 
@@ -130,15 +143,26 @@ struct Graph {
   bool valid = true;
 };
 
+// Work of a stream; it can begin once it is ready, which without a condition it is.
+struct Operation {
+  std::function<int()> work;
+  std::function<bool()> ready;
+};
+
 struct Stream {
   std::shared_ptr<Graph> capture;
   bool origin = false;
   int mode = 0;
+  int device = 0;
+  std::deque<Operation> queue;
 };
 
 struct Event {
   double seconds = -1;
   std::shared_ptr<Graph> capture;
+  Stream *stream = nullptr;  // where it was recorded last; may be gone
+  long recorded = 0;
+  long done = 0;
 };
 
 struct Module;
@@ -150,6 +174,7 @@ struct Function {
 };
 
 struct Module {
+  int device = 0;
   void *object = nullptr;
   Run run = nullptr;
   std::map<std::string, std::unique_ptr<Function>> functions;
@@ -169,15 +194,24 @@ int failCode;
 int threadOrder;
 int majorCapability = 9;
 int minorCapability = 0;
+int driverVersion = 13000;
+int deviceCount = 1;
+uint32_t refusedEpilogues;
+int streamOrder;  // 0 at once, 1 as late as the waits allow, from 2 on random by that seed
+std::mt19937 streamRandom;
+std::condition_variable_any somethingDone;
 Stream defaultStream;
 std::map<Stream *, std::unique_ptr<Stream>> streams;
-std::map<Event *, std::unique_ptr<Event>> events;
+std::map<Event *, std::shared_ptr<Event>> events;
 std::map<Module *, std::unique_ptr<Module>> modules;
 std::set<Function *> functions;
 std::map<Graph *, std::shared_ptr<Graph>> graphs;
 std::map<Graph *, std::shared_ptr<Graph>> executables;
-int context;  // its address is the handle
+constexpr int MOST_DEVICES = 4;
+int contexts[MOST_DEVICES];  // their addresses are the handles
 thread_local void *currentContext;
+
+int currentDevice() { return (int)((int *)currentContext - contexts); }
 
 struct Settings {
   Settings() {
@@ -186,6 +220,13 @@ struct Settings {
     }
     if (const char *order = getenv("EMULATED_CUDA_ORDER")) {
       threadOrder = atoi(order);
+    }
+    if (const char *count = getenv("EMULATED_CUDA_DEVICES")) {
+      deviceCount = atoi(count);
+    }
+    if (const char *order = getenv("EMULATED_CUDA_STREAMS")) {
+      streamOrder = atoi(order);
+      streamRandom.seed((unsigned)streamOrder);
     }
   }
 } settings;
@@ -234,8 +275,90 @@ int forbidWhileCapturing(const char *what) {
   return code;
 }
 
-// Does work now, or records it.
-int submit(Stream *stream, std::function<int()> work) {
+void dropWork() {
+  for (auto &entry : streams) {
+    entry.second->queue.clear();
+  }
+  defaultStream.queue.clear();
+  for (auto &entry : events) {
+    entry.second->done = entry.second->recorded;
+  }
+}
+
+// The stream that goes on next: the one that is waited for if it can, or one of all that can.
+Stream *nextStream(Stream *wanted) {
+  std::vector<Stream *> ready;
+  auto add = [&](Stream *s) {
+    if (!s->queue.empty() && (!s->queue.front().ready || s->queue.front().ready())) {
+      ready.push_back(s);
+    }
+  };
+  add(&defaultStream);
+  for (auto &entry : streams) {
+    add(entry.second.get());
+  }
+  if (ready.empty()) {
+    return nullptr;
+  }
+  if (streamOrder >= 2) {
+    return ready[streamRandom() % ready.size()];
+  }
+  for (Stream *s : ready) {
+    if (s == wanted) {
+      return s;
+    }
+  }
+  return ready.front();
+}
+
+// Does queued work until there is what is waited for.
+int drain(Stream *wanted, const std::function<bool()> &reached) {
+  int code = SUCCESS;
+  while (!reached()) {
+    Stream *next = nextStream(wanted);
+    if (next == nullptr) {
+      // Another thread has to submit something: the other devices' part of a reduction.
+      if (somethingDone.wait_for(lock, std::chrono::seconds(60)) == std::cv_status::timeout) {
+        return fail(UNKNOWN, "a stream waits for what nobody does");
+      }
+    } else {
+      Operation operation = std::move(next->queue.front());
+      next->queue.pop_front();
+      int result = operation.work();
+      code = code ? code : result;
+      somethingDone.notify_all();
+    }
+    if (sticky) {
+      dropWork();
+      return sticky;
+    }
+  }
+  return code;
+}
+
+int drain(Stream *stream) {
+  return drain(stream, [stream] { return stream->queue.empty(); });
+}
+
+// All streams of the current device, as freeing memory does.
+int drainDevice() {
+  int code = SUCCESS;
+  int device = currentDevice();
+  std::vector<Stream *> all;
+  for (auto &entry : streams) {
+    if (entry.second->device == device) {
+      all.push_back(entry.first);
+    }
+  }
+  for (Stream *s : all) {
+    int result = streams.count(s) ? drain(s) : (int)SUCCESS;
+    code = code ? code : result;
+  }
+  return code;
+}
+
+// Queues work, or records it.
+int submit(Stream *stream, std::function<int()> work, std::function<bool()> ready = nullptr) {
   if (stream->capture) {
     if (!stream->capture->valid) {
       return fail(STREAM_CAPTURE_INVALIDATED, "the capture was invalidated before");
@@ -248,7 +371,8 @@ int submit(Stream *stream, std::function<int()> work) {
       return code;
     }
   }
-  return work();
+  stream->queue.push_back({std::move(work), std::move(ready)});
+  return streamOrder == 0 || stream == &defaultStream ? drain(stream) : (int)SUCCESS;
 }
 
 // The live device allocation that holds a range, or null.
@@ -450,8 +574,13 @@ EXPORT int emulatedSetMemoryLimit(size_t bytes) {
 }
 
 EXPORT void emulatedReset() {
+  Guard guard(lock);
+  dropWork();
   sticky = 0;
   failCountdown = 0;
+  driverVersion = 13000;
+  deviceCount = 1;
+  refusedEpilogues = 0;
   lastError.clear();
 }
 
@@ -464,6 +593,20 @@ EXPORT long emulatedAllocations() { return allocationCount; }
 EXPORT long emulatedLaunches() { return launchCount; }
 EXPORT long emulatedBytes() { return (long)held; }
 EXPORT void emulatedSetOrder(int order) { threadOrder = order; }
+EXPORT void emulatedSetDriverVersion(int version) { driverVersion = version; }
+EXPORT void emulatedSetDevices(int count) { deviceCount = count; }
+
+// Epilogues, added up, for which cuBLASLt finds no algorithm.
+EXPORT void emulatedRefuseEpilogues(uint32_t epilogues) { refusedEpilogues = epilogues; }
+
+// How streams order their work: see streamOrder. Returns what it was.
+EXPORT int emulatedSetStreams(int order) {
+  Guard guard(lock);
+  int old = streamOrder;
+  streamOrder = order;
+  streamRandom.seed((unsigned)order);
+  return old;
+}
 
 EXPORT void emulatedSetCapability(int major, int minor) {
   majorCapability = major;
@@ -503,7 +646,7 @@ EXPORT int cuInit(unsigned flags) {
 }
 
 EXPORT int cuDriverGetVersion(int *version) {
-  *version = 13000;
+  *version = driverVersion;
   return SUCCESS;
 }
 
@@ -512,23 +655,23 @@ EXPORT int cuDriverGetVersion(int *version) {
 
 EXPORT int cuDeviceGetCount(int *count) {
   INITIALISED
-  *count = 1;
+  *count = deviceCount;
   return SUCCESS;
 }
 
 EXPORT int cuDeviceGet(int *device, int ordinal) {
   INITIALISED
-  if (ordinal != 0) {
-    return fail(INVALID_DEVICE, "there is one device, number %d was asked", ordinal);
+  if (ordinal < 0 || ordinal >= deviceCount) {
+    return fail(INVALID_DEVICE, "device %d of %d was asked", ordinal, deviceCount);
   }
-  *device = 0;
+  *device = ordinal;
   return SUCCESS;
 }
 
 EXPORT int cuDeviceGetName(char *name, int length, int device) {
   INITIALISED
   snprintf(name, (size_t)length, "Emulated device");
-  return device == 0 ? SUCCESS : INVALID_DEVICE;
+  return device >= 0 && device < deviceCount ? SUCCESS : INVALID_DEVICE;
 }
 
 EXPORT int cuDeviceGetUuid_v2(void *uuid, int) {
@@ -544,7 +687,7 @@ EXPORT int cuDeviceTotalMem_v2(size_t *bytes, int) {
 
 EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device) {
   INITIALISED
-  if (device != 0) {
+  if (device < 0 || device >= deviceCount) {
     return INVALID_DEVICE;
   }
   switch (attribute) {
@@ -580,19 +723,19 @@ EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device) {
 
 EXPORT int cuDevicePrimaryCtxRetain(void **result, int device) {
   INITIALISED
-  if (device != 0) {
+  if (device < 0 || device >= deviceCount) {
     return INVALID_DEVICE;
   }
-  *result = &context;
+  *result = &contexts[device];
   return SUCCESS;
 }
 
 EXPORT int cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
 
-EXPORT int cuCtxCreate_v2(void **result, unsigned, int) {
+EXPORT int cuCtxCreate_v2(void **result, unsigned, int device) {
   INITIALISED
-  *result = &context;
-  currentContext = &context;
+  *result = &contexts[device];
+  currentContext = &contexts[device];
   return SUCCESS;
 }
 
@@ -603,7 +746,7 @@ EXPORT int cuCtxDestroy_v2(void *) {
 
 EXPORT int cuCtxSetCurrent(void *c) {
   INITIALISED
-  if (c != nullptr && c != &context) {
+  if (c != nullptr && ((int *)c < contexts || (int *)c >= contexts + MOST_DEVICES)) {
     return fail(INVALID_CONTEXT, "not a context");
   }
   currentContext = c;
@@ -626,13 +769,14 @@ EXPORT int cuCtxGetCurrent(void **c) {
 }
 
 EXPORT int cuCtxGetDevice(int *device) {
-  *device = 0;
+  *device = currentContext ? currentDevice() : 0;
   return currentContext ? SUCCESS : INVALID_CONTEXT;
 }
 
 EXPORT int cuCtxSynchronize() {
   ENTER
-  return forbidWhileCapturing("cuCtxSynchronize");
+  int code = forbidWhileCapturing("cuCtxSynchronize");
+  return code ? code : drainDevice();
 }
 
 // ---- memory ----
@@ -657,6 +801,9 @@ EXPORT int cuMemFree_v2(void *address) {
   if (int code = forbidWhileCapturing("cuMemFree")) {
     return code;
   }
+  if (int code = drainDevice()) {
+    return code;
+  }
   return release(address, true);
 }
 
@@ -675,7 +822,8 @@ EXPORT int cuMemFreeAsync(void *address, void *s) {
   if (stream->capture) {
     return fail(NOT_SUPPORTED, "allocations within a graph are not emulated");
   }
-  return release(address, true);
+  int code = drain(stream);
+  return code ? code : release(address, true);
 }
 
 EXPORT int cuDeviceGetDefaultMemPool(void **pool, int) {
@@ -698,6 +846,9 @@ EXPORT int cuMemAllocHost_v2(void **result, size_t bytes) {
 
 EXPORT int cuMemFreeHost(void *address) {
   ENTER
+  if (int code = drainDevice()) {
+    return code;
+  }
   return release(address, false);
 }
 
@@ -728,6 +879,14 @@ EXPORT int cuMemcpyHtoDAsync_v2(uintptr_t target, const void *source, size_t byt
   STREAM(s)
   if (int code = checkDevice(target, bytes, "cuMemcpyHtoD")) {
     return code;
+  }
+  if (find((uintptr_t)source, bytes) == nullptr) {
+    // Memory that is not page-locked has been read when the call returns.
+    auto bounce = std::make_shared<std::vector<char>>((char *)source, (char *)source + bytes);
+    return submit(stream, [=] {
+      memcpy((void *)target, bounce->data(), bytes);
+      return (int)SUCCESS;
+    });
   }
   return copy(stream, (void *)target, source, bytes, "cuMemcpyHtoD");
 }
@@ -798,6 +957,7 @@ EXPORT int cuMemsetD32_v2(char *target, unsigned value, size_t n) {
 EXPORT int cuStreamCreate(void **result, unsigned) {
   ENTER
   auto stream = std::make_unique<Stream>();
+  stream->device = currentDevice();
   *result = stream.get();
   streams[stream.get()] = std::move(stream);
   return SUCCESS;
@@ -809,7 +969,13 @@ EXPORT int cuStreamCreateWithPriority(void **result, unsigned flags, int) {
 
 EXPORT int cuStreamDestroy_v2(void *s) {
   Guard guard(lock);
-  return streams.erase((Stream *)s) == 1 ? SUCCESS : fail(INVALID_HANDLE, "not a stream");
+  auto found = streams.find((Stream *)s);
+  if (found == streams.end()) {
+    return fail(INVALID_HANDLE, "not a stream");
+  }
+  int code = drain(found->first);
+  streams.erase((Stream *)s);
+  return code;
 }
 
 EXPORT int cuStreamSynchronize(void *s) {
@@ -819,14 +985,18 @@ EXPORT int cuStreamSynchronize(void *s) {
     stream->capture->valid = false;
     return fail(STREAM_CAPTURE_UNSUPPORTED, "cuStreamSynchronize of a capturing stream");
   }
-  return SUCCESS;
+  return drain(stream);
 }
 
-EXPORT int cuStreamQuery(void *s) { return cuStreamSynchronize(s); }
+EXPORT int cuStreamQuery(void *s) {
+  ENTER
+  STREAM(s)
+  return stream->queue.empty() ? SUCCESS : NOT_READY;
+}
 
 EXPORT int cuEventCreate(void **result, unsigned) {
   ENTER
-  auto event = std::make_unique<Event>();
+  auto event = std::make_shared<Event>();
   *result = event.get();
   events[event.get()] = std::move(event);
   return SUCCESS;
@@ -840,17 +1010,23 @@ EXPORT int cuEventDestroy_v2(void *e) {
 #define EVENT(handle)                                       \
   auto foundEvent = events.find((Event *)handle);           \
   if (foundEvent == events.end()) return fail(INVALID_HANDLE, "%s: not an event", __func__); \
-  Event *event = foundEvent->second.get();
+  std::shared_ptr<Event> event = foundEvent->second;
 
 EXPORT int cuEventRecord(void *e, void *s) {
   ENTER
   STREAM(s)
   EVENT(e)
   event->capture = stream->capture;
-  if (!stream->capture) {
-    event->seconds = seconds();
+  if (stream->capture) {
+    return SUCCESS;
   }
-  return SUCCESS;
+  event->stream = stream;
+  long version = ++event->recorded;
+  return submit(stream, [event, version] {
+    event->done = std::max(event->done, version);
+    event->seconds = seconds();
+    return (int)SUCCESS;
+  });
 }
 
 EXPORT int cuStreamWaitEvent(void *s, void *e, unsigned) {
@@ -859,8 +1035,15 @@ EXPORT int cuStreamWaitEvent(void *s, void *e, unsigned) {
   EVENT(e)
   if (event->capture) {
     stream->capture = event->capture;  // the stream joins the capture
+    return SUCCESS;
   }
-  return SUCCESS;
+  if (stream->capture) {
+    stream->capture->valid = false;
+    return fail(STREAM_CAPTURE_ISOLATION, "a capturing stream waits for what is not captured");
+  }
+  long version = event->recorded;
+  return submit(
+      stream, [] { return (int)SUCCESS; }, [event, version] { return event->done >= version; });
 }
 
 EXPORT int cuEventSynchronize(void *e) {
@@ -870,10 +1053,15 @@ EXPORT int cuEventSynchronize(void *e) {
     event->capture->valid = false;
     return fail(STREAM_CAPTURE_UNSUPPORTED, "cuEventSynchronize of a captured event");
   }
-  return SUCCESS;
+  long version = event->recorded;
+  return drain(event->stream, [event, version] { return event->done >= version; });
 }
 
-EXPORT int cuEventQuery(void *e) { return cuEventSynchronize(e); }
+EXPORT int cuEventQuery(void *e) {
+  ENTER
+  EVENT(e)
+  return event->done >= event->recorded ? SUCCESS : NOT_READY;
+}
 
 EXPORT int cuEventElapsedTime_v2(float *milliseconds, void *a, void *b) {
   ENTER
@@ -1028,6 +1216,7 @@ EXPORT int cuModuleLoadData(void **result, const void *image) {
     return fail(INVALID_IMAGE, "%s", dlerror());
   }
   auto module = std::make_unique<Module>();
+  module->device = currentDevice();
   module->object = object;
   module->run = (Run)dlsym(object, "emulated_run");
   auto *kernel = (const Kernel *)dlsym(object, "emulated_kernels");
@@ -1049,6 +1238,9 @@ EXPORT int cuModuleLoadDataEx(void **result, const void *image, unsigned, void *
 
 EXPORT int cuModuleUnload(void *m) {
   ENTER
+  if (int code = drainDevice()) {
+    return code;
+  }
   auto found = modules.find((Module *)m);
   if (found == modules.end()) {
     return fail(INVALID_HANDLE, "not a module");
@@ -1146,6 +1338,9 @@ EXPORT int cuLaunchKernel(
   STREAM(s)
   FUNCTION(f)
   const char *name = function->kernel->name;
+  if (function->module->device != currentDevice() || stream->device != currentDevice()) {
+    return fail(INVALID_HANDLE, "%s: a kernel or stream of another context", name);
+  }
   uint64_t threads = (uint64_t)blockX * blockY * blockZ;
   if (gridX == 0 || gridY == 0 || gridZ == 0 || threads == 0 || gridX > 0x7fffffffu
       || gridY > 65535 || gridZ > 65535 || blockX > 1024 || blockY > 1024 || blockZ > 64
@@ -1473,7 +1668,48 @@ struct Description {
 
 struct Preference {
   uint64_t workspace = 0;
+  uint32_t alignment[4] = {256, 256, 256, 256};  // of A, B, C and D
 };
+
+// What an algorithm was advised for, as the words of the opaque structure.
+struct Algorithm {
+  uint64_t magic;
+  uint32_t alignment[4];
+  uint32_t biasAlignment;
+  uint32_t auxAlignment;
+  uint32_t epilogue;
+  uint32_t types;
+  uint64_t extents[2];
+  uint64_t more;
+};
+
+static_assert(sizeof(Algorithm) == 64, "cublasLtMatmulAlgo_t");
+
+constexpr uint64_t MAGIC_ALGORITHM = 0x656d756c61746564;
+
+enum Epilogue : uint32_t {
+  EPILOGUE_DEFAULT = 1,
+  EPILOGUE_BIAS = 4,
+  EPILOGUE_GELU = 32,
+  EPILOGUE_GELU_BIAS = 36,
+  EPILOGUE_GELU_AUX = 160,
+  EPILOGUE_GELU_AUX_BIAS = 164,
+  EPILOGUE_DGELU = 192,
+  EPILOGUE_DGELU_BGRAD = 208,
+  EPILOGUE_BGRADA = 256,
+  EPILOGUE_BGRADB = 512,
+};
+
+bool readsBias(uint32_t epilogue) { return epilogue & EPILOGUE_BIAS; }
+
+bool writesBias(uint32_t epilogue) { return epilogue & (16 | EPILOGUE_BGRADA | EPILOGUE_BGRADB); }
+
+bool usesAux(uint32_t epilogue) { return epilogue & 128; }
+
+uint32_t alignmentOf(const void *pointer) {
+  uintptr_t address = (uintptr_t)pointer;
+  return address == 0 ? 256 : (uint32_t)std::min<uintptr_t>(256, address & -address);
+}
 
 // The library's handles point at one word; ours point at the object and are known by address.
 std::set<void *> ltObjects;
@@ -1572,7 +1808,17 @@ const char *unsupported(
       return "batch counts";
     }
   }
-  constexpr uint32_t EPILOGUES[] = {1, 4, 32, 36, 160, 164, 192, 208, 256, 512};
+  constexpr uint32_t EPILOGUES[] = {
+      EPILOGUE_DEFAULT,
+      EPILOGUE_BIAS,
+      EPILOGUE_GELU,
+      EPILOGUE_GELU_BIAS,
+      EPILOGUE_GELU_AUX,
+      EPILOGUE_GELU_AUX_BIAS,
+      EPILOGUE_DGELU,
+      EPILOGUE_DGELU_BGRAD,
+      EPILOGUE_BGRADA,
+      EPILOGUE_BGRADB};
   bool found = false;
   for (uint32_t e : EPILOGUES) {
     found |= e == d.epilogue;
@@ -1580,17 +1826,32 @@ const char *unsupported(
   if (!found) {
     return "epilogue";
   }
-  bool usesBias = d.epilogue & (4 | 16 | 256 | 512);
+  if (d.epilogue & refusedEpilogues) {
+    return "an epilogue that is refused on request";
+  }
+  bool usesBias = readsBias(d.epilogue) || writesBias(d.epilogue);
   if (usesBias && d.bias == nullptr) {
     return "bias pointer";
   }
   if (usesBias && d.biasType >= 0 && (uint32_t)d.biasType != r.type) {
     return "a bias of another type than the result";
   }
-  if ((d.epilogue & 128) && (d.aux == nullptr || d.auxLd < (int64_t)m)) {
-    return "auxiliary matrix";
+  if (usesBias && r.batch > 1 && d.biasStride == 0 && writesBias(d.epilogue)) {
+    return "one bias gradient for several products";
   }
-  if (d.epilogue != 1 && r.order != 0) {
+  if (usesAux(d.epilogue)) {
+    if (d.aux == nullptr || d.auxLd < (int64_t)m || d.auxLd % 8 != 0) {
+      return "auxiliary matrix";
+    }
+    if (d.auxType >= 0 && (uint32_t)d.auxType != r.type) {
+      return "an auxiliary matrix of another type than the result";
+    }
+  }
+  // Reductions over k, and what goes back through GELU, have no algorithm for k = 1 in all versions.
+  if (k == 1 && (writesBias(d.epilogue) || (d.epilogue & EPILOGUE_DGELU) == EPILOGUE_DGELU)) {
+    return "a bias gradient or a slope of GELU with k = 1";
+  }
+  if (d.epilogue != EPILOGUE_DEFAULT && d.epilogue != EPILOGUE_BGRADA && r.order != 0) {
     return "an epilogue on a row-major result";
   }
   return nullptr;
@@ -1630,9 +1891,9 @@ void multiply(
     }
     auto addTo = [&](std::vector<double> &sums, int64_t i, double x) { sums[i] += x; };
     std::vector<double> gradient;
-    if (d.epilogue == 208 || d.epilogue == 256) {
+    if (d.epilogue == EPILOGUE_DGELU_BGRAD || d.epilogue == EPILOGUE_BGRADA) {
       gradient.assign(m, 0);
-    } else if (d.epilogue == 512) {
+    } else if (d.epilogue == EPILOGUE_BGRADB) {
       gradient.assign(n, 0);
     }
     for (int64_t j = 0; j < n; j++) {
@@ -1643,7 +1904,7 @@ void multiply(
         for (int64_t i = 0; i < m; i++) {
           sum[i] += column[i] * x;
         }
-        if (d.epilogue == 512) {
+        if (d.epilogue == EPILOGUE_BGRADB) {
           addTo(gradient, j, x);
         }
       }
@@ -1653,7 +1914,7 @@ void multiply(
         if (beta != 0) {
           x += (double)beta * element(c, cl.type, batch * cl.batchStride + at(cl, i, j));
         }
-        if (d.epilogue & 4) {
+        if (readsBias(d.epilogue)) {
           x += element(d.bias, rl.type, batch * d.biasStride + i);
         }
         int64_t auxAt = batch * d.auxStride + j * d.auxLd + i;
@@ -1666,13 +1927,13 @@ void multiply(
           }
           x = gelu(x);
         }
-        if (d.epilogue == 208) {
+        if (d.epilogue == EPILOGUE_DGELU_BGRAD) {
           addTo(gradient, i, x);
         }
         setElement(r, rl.type, o, (float)x);
       }
     }
-    if (d.epilogue == 256) {
+    if (d.epilogue == EPILOGUE_BGRADA) {
       for (int64_t p = 0; p < k; p++) {
         for (int64_t i = 0; i < m; i++) {
           addTo(gradient, i, left[p * m + i]);
@@ -1812,12 +2073,15 @@ EXPORT int cublasLtMatmulPreferenceSetAttribute(
   if (attribute == 1) {
     return setField(p->workspace, value, bytes);
   }
+  if (attribute >= 5 && attribute <= 8) {
+    return setField(p->alignment[attribute - 5], value, bytes);
+  }
   return value != nullptr && attribute >= 0 && attribute <= 12 ? CUBLAS_SUCCESS
                                                                : CUBLAS_INVALID_VALUE;
 }
 
 struct HeuristicResult {
-  uint64_t algorithm[8];
+  Algorithm algorithm;
   size_t workspace;
   int state;
   float waves;
@@ -1849,7 +2113,15 @@ EXPORT int cublasLtMatmulAlgoGetHeuristic(
     return fail(CUBLAS_NOT_SUPPORTED, "no algorithm: %s", reason);
   }
   *results = {};
-  results->algorithm[0] = 0x656d756c61746564;
+  Algorithm &algorithm = results->algorithm;
+  algorithm.magic = MAGIC_ALGORITHM;
+  memcpy(algorithm.alignment, p->alignment, sizeof p->alignment);
+  algorithm.biasAlignment = alignmentOf(d->bias);
+  algorithm.auxAlignment = alignmentOf(d->aux);
+  algorithm.epilogue = d->epilogue;
+  algorithm.types = a->type | r->type << 8;
+  algorithm.extents[0] = r->rows;
+  algorithm.extents[1] = r->columns;
   results->workspace = p->workspace < 4096 ? 0 : 4096;
   results->waves = 1;
   *count = 1;
@@ -1869,7 +2141,7 @@ EXPORT int cublasLtMatmul(
     Layout *cl,
     void *r,
     Layout *rl,
-    const uint64_t *algorithm,
+    const Algorithm *algorithm,
     void *workspace,
     size_t workspaceBytes,
     void *s) {
@@ -1884,8 +2156,11 @@ EXPORT int cublasLtMatmul(
   }
   Stream *stream = streamOf(s);
   if (handle != &ltHandle || stream == nullptr || alpha == nullptr || beta == nullptr
-      || (algorithm != nullptr && algorithm[0] != 0x656d756c61746564)) {
+      || (algorithm != nullptr && algorithm->magic != MAGIC_ALGORITHM)) {
     return fail(CUBLAS_INVALID_VALUE, "cublasLtMatmul: handle, stream, factors or algorithm");
+  }
+  if (!currentContext || stream->device != currentDevice()) {
+    return fail(CUBLAS_INVALID_VALUE, "cublasLtMatmul: a stream of another context");
   }
   if (const char *reason = unsupported(*d, *al, *bl, *cl, *rl)) {
     return fail(CUBLAS_NOT_SUPPORTED, "cublasLtMatmul: %s", reason);
@@ -1913,6 +2188,36 @@ EXPORT int cublasLtMatmul(
   if (workspaceBytes > 0 && checkDevice((uintptr_t)workspace, workspaceBytes, "workspace")) {
     return CUBLAS_INVALID_VALUE;
   }
+  bool usesBias = readsBias(d->epilogue) || writesBias(d->epilogue);
+  if (usesBias) {
+    size_t length = d->epilogue == EPILOGUE_BGRADB ? rl->columns : rl->rows;
+    size_t bytes = ((rl->batch - 1) * (size_t)d->biasStride + length) * width(rl->type);
+    if (checkDevice((uintptr_t)d->bias, bytes, "cublasLtMatmul: bias")) {
+      return CUBLAS_INVALID_VALUE;
+    }
+  }
+  if (usesAux(d->epilogue)) {
+    size_t bytes =
+        ((rl->batch - 1) * (size_t)d->auxStride + (rl->columns - 1) * (size_t)d->auxLd + rl->rows)
+        * width(rl->type);
+    if (checkDevice((uintptr_t)d->aux, bytes, "cublasLtMatmul: auxiliary matrix")) {
+      return CUBLAS_INVALID_VALUE;
+    }
+  }
+  if (algorithm != nullptr) {
+    const void *pointers[] = {a, b, c, r};
+    for (int i = 0; i < 4; i++) {
+      if (alignmentOf(pointers[i]) < algorithm->alignment[i]) {
+        return fail(CUBLAS_INVALID_VALUE, "cublasLtMatmul: the algorithm needs more alignment");
+      }
+    }
+    if ((usesBias && alignmentOf(d->bias) < algorithm->biasAlignment)
+        || (usesAux(d->epilogue) && alignmentOf(d->aux) < algorithm->auxAlignment)
+        || d->epilogue != algorithm->epilogue || (al->type | rl->type << 8) != algorithm->types
+        || rl->rows != algorithm->extents[0] || rl->columns != algorithm->extents[1]) {
+      return fail(CUBLAS_INVALID_VALUE, "cublasLtMatmul: the algorithm was advised for another case");
+    }
+  }
   Description description = *d;
   Layout la = *al;
   Layout lb = *bl;
@@ -1933,6 +2238,170 @@ EXPORT int cublasLtMatmul(
         : illegalAddress("cublasLtMatmul");
   });
   return code == SUCCESS ? CUBLAS_SUCCESS : CUBLAS_EXECUTION_FAILED;
+}
+
+// ---- NCCL ----
+
+namespace {
+
+enum Nccl {
+  NCCL_SUCCESS = 0,
+  NCCL_SYSTEM_ERROR = 2,
+  NCCL_INVALID_ARGUMENT = 4,
+  NCCL_INVALID_USAGE = 5,
+};
+
+// One reduction, which is done once all ranks have come to it.
+struct Meeting {
+  struct Part {
+    const void *source;
+    void *target;
+    size_t count;
+    int type;
+    int operation;
+  };
+  std::map<int, Part> parts;
+  bool done = false;
+};
+
+struct Clique {
+  int size;
+  bool aborted = false;
+  std::map<long, std::shared_ptr<Meeting>> meetings;
+};
+
+struct Communicator {
+  std::shared_ptr<Clique> clique;
+  int rank;
+  int device;
+  long calls = 0;
+};
+
+std::map<Communicator *, std::unique_ptr<Communicator>> communicators;
+
+template <typename T>
+void reduce(const Meeting &meeting, bool average) {
+  std::vector<T> result(meeting.parts.begin()->second.count);
+  for (auto &part : meeting.parts) {
+    for (size_t i = 0; i < result.size(); i++) {
+      result[i] += ((const T *)part.second.source)[i];
+    }
+  }
+  for (auto &part : meeting.parts) {
+    for (size_t i = 0; i < result.size(); i++) {
+      ((T *)part.second.target)[i] = average ? result[i] / (T)meeting.parts.size() : result[i];
+    }
+  }
+}
+
+int meet(const std::shared_ptr<Clique> &clique, Meeting &meeting, int rank, Meeting::Part part) {
+  if (clique->aborted) {
+    return SUCCESS;
+  }
+  meeting.parts[rank] = part;
+  const Meeting::Part &first = meeting.parts.begin()->second;
+  if (part.count != first.count || part.type != first.type || part.operation != first.operation) {
+    return fail(INVALID_VALUE, "ranks reduce different things");
+  }
+  if ((int)meeting.parts.size() == clique->size) {
+    if (part.type == 7) {
+      reduce<float>(meeting, part.operation == 4);
+    } else {
+      reduce<double>(meeting, part.operation == 4);
+    }
+    meeting.done = true;
+  }
+  return SUCCESS;
+}
+
+}  // namespace
+
+EXPORT int ncclGetVersion(int *version) {
+  *version = 22000;
+  return NCCL_SUCCESS;
+}
+
+EXPORT const char *ncclGetErrorString(int result) {
+  switch (result) {
+    case NCCL_SUCCESS: return "no error";
+    case NCCL_SYSTEM_ERROR: return "unhandled system error";
+    case NCCL_INVALID_ARGUMENT: return "invalid argument";
+    case NCCL_INVALID_USAGE: return "invalid usage";
+    default: return "unknown result code";
+  }
+}
+
+EXPORT int ncclCommInitAll(Communicator **result, int count, const int *devices) {
+  Guard guard(lock);
+  auto clique = std::make_shared<Clique>();
+  clique->size = count;
+  std::set<int> seen;
+  for (int i = 0; i < count; i++) {
+    if (devices[i] < 0 || devices[i] >= deviceCount || !seen.insert(devices[i]).second) {
+      return fail(NCCL_INVALID_USAGE, "device %d is not there, or there twice", devices[i]);
+    }
+  }
+  for (int i = 0; i < count; i++) {
+    auto communicator = std::make_unique<Communicator>();
+    communicator->clique = clique;
+    communicator->rank = i;
+    communicator->device = devices[i];
+    result[i] = communicator.get();
+    communicators[communicator.get()] = std::move(communicator);
+  }
+  return NCCL_SUCCESS;
+}
+
+EXPORT int ncclCommDestroy(Communicator *c) {
+  Guard guard(lock);
+  return communicators.erase(c) == 1 ? NCCL_SUCCESS : NCCL_INVALID_ARGUMENT;
+}
+
+EXPORT int ncclCommAbort(Communicator *c) {
+  Guard guard(lock);
+  auto found = communicators.find(c);
+  if (found == communicators.end()) {
+    return NCCL_INVALID_ARGUMENT;
+  }
+  found->second->clique->aborted = true;
+  communicators.erase(found);
+  somethingDone.notify_all();
+  return NCCL_SUCCESS;
+}
+
+EXPORT int ncclAllReduce(
+    const void *source, void *target, size_t count, int type, int operation, Communicator *c, void *s) {
+  Guard guard(lock);
+  Stream *stream = streamOf(s);
+  auto found = communicators.find(c);
+  if (sticky || stream == nullptr || found == communicators.end() || (type != 7 && type != 8)
+      || (operation != 0 && operation != 4)) {
+    return fail(NCCL_INVALID_ARGUMENT, "ncclAllReduce: communicator, stream, type or operation");
+  }
+  size_t bytes = count * (type == 7 ? 4 : 8);
+  if (checkDevice((uintptr_t)source, bytes, "ncclAllReduce")
+      || checkDevice((uintptr_t)target, bytes, "ncclAllReduce")) {
+    return NCCL_INVALID_ARGUMENT;
+  }
+  if (!currentContext || stream->device != c->device || currentDevice() != c->device) {
+    return fail(NCCL_INVALID_USAGE, "ncclAllReduce: a stream or context of another device");
+  }
+  std::shared_ptr<Clique> clique = c->clique;
+  int rank = c->rank;
+  std::shared_ptr<Meeting> &meeting = clique->meetings[c->calls++];
+  if (!meeting) {
+    meeting = std::make_shared<Meeting>();
+  }
+  std::shared_ptr<Meeting> mine = meeting;
+  Meeting::Part part{source, target, count, type, operation};
+  int code = submit(stream, [=] { return meet(clique, *mine, rank, part); });
+  if (code == SUCCESS) {
+    code = submit(
+        stream,
+        [] { return (int)SUCCESS; },
+        [=] { return mine->done || clique->aborted; });
+  }
+  return code == SUCCESS ? NCCL_SUCCESS : NCCL_SYSTEM_ERROR;
 }
 
 // ---- the names of older headers ----

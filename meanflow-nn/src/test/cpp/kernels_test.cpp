@@ -1718,6 +1718,15 @@ void products() {
         (uint64_t)rows,
         (i64)width);
     code("cublasLtMatmulPreferenceCreate", &preference);
+    for (int attribute = 5; attribute <= 8; attribute++) {  // alignment of A, B, C and D
+      unsigned alignment = 16;
+      code(
+          "cublasLtMatmulPreferenceSetAttribute",
+          preference,
+          attribute,
+          (const void *)&alignment,
+          sizeof alignment);
+    }
     struct {
       uint64_t algorithm[8];
       size_t workspace;
@@ -1726,18 +1735,21 @@ void products() {
       int reserved[4];
     } result;
     int count = 0;
-    int status = code(
-        "cublasLtMatmulAlgoGetHeuristic",
-        handle,
-        description,
-        wLayout,
-        xLayout,
-        yLayout,
-        yLayout,
-        preference,
-        1,
-        (void *)&result,
-        &count);
+    auto heuristic = [&] {
+      return code(
+          "cublasLtMatmulAlgoGetHeuristic",
+          handle,
+          description,
+          wLayout,
+          xLayout,
+          yLayout,
+          yLayout,
+          preference,
+          1,
+          (void *)&result,
+          &count);
+    };
+    int status = heuristic();
     check("an algorithm is found", status == 0 && count == 1);
     float alpha = 0.5f;
     float beta = c.beta;
@@ -1790,6 +1802,18 @@ void products() {
     y.expect("result", e, rounding);
     bias.expect("bias", eBias, rounding);
     aux.expect("auxiliary matrix", eAux, rounding);
+    if (c.epilogue & (4 | 16 | 256 | 512)) {
+      set(26, c.out == F32 ? 14 : 0);
+      check("a bias of another type than the result is refused", heuristic() == 15);
+      set(26, -1);
+      set(8, (void *)nullptr);
+      check("a bias that is nowhere is refused", heuristic() == 15);
+      set(8, bias.ref().data);
+    }
+    if (c.epilogue & 128) {
+      set(12, (i64)width + 4);
+      check("rows of an auxiliary matrix that are no multiple of 8 are refused", heuristic() == 15);
+    }
   }
 }
 

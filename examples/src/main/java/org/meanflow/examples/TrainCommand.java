@@ -12,6 +12,7 @@ import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.Engines;
 import org.meanflow.train.Checkpoint;
+import org.meanflow.train.Devices;
 import org.meanflow.train.TrainingRun;
 import org.meanflow.train.data.ImageDataset;
 import org.meanflow.train.recipe.Recipe;
@@ -65,7 +66,10 @@ final class TrainCommand implements Callable<Integer> {
   @Option(names = "--steps", paramLabel = "N", description = "training steps, as --set run.steps=N")
   private @Nullable Long steps;
 
-  @Option(names = "--batch", paramLabel = "B", description = "batch size, as --set run.batch=B")
+  @Option(
+      names = "--batch",
+      paramLabel = "B",
+      description = "batch size, as --set run.batch=B; a resumed run must keep its own")
   private @Nullable Integer batch;
 
   @Option(names = "--seed", paramLabel = "S", description = "random seed, as --set run.seed=S")
@@ -76,6 +80,15 @@ final class TrainCommand implements Callable<Integer> {
       paramLabel = "P",
       description = "fp32, tf32, bf16 or fp64, where the engine has it; as --set run.precision=P")
   private @Nullable String precision;
+
+  @Option(
+      names = "--gpus",
+      split = ",",
+      paramLabel = "N",
+      description =
+          "train on these GPUs, as 0,1,2,3: each takes its part of every batch; with the cuda"
+              + " engine, and NCCL for more than one")
+  private List<String> gpus = new ArrayList<>();
 
   @Option(
       names = "--out",
@@ -106,22 +119,37 @@ final class TrainCommand implements Callable<Integer> {
           "--%s does not go with --resume, which goes on in the same folder from its checkpoint"
               .formatted(out != null ? "out" : "init"));
     }
+    if (!gpus.isEmpty() && common.engine != null && !"cuda".equals(common.engine)) {
+      throw new ParameterException(
+          spec.commandLine(), "--gpus needs the cuda engine, got --engine " + common.engine);
+    }
     RunDirectory existing = resumed == null ? null : RunDirectory.open(resumed);
     Recipe recipe =
         (existing == null ? Recipe.load(Objects.requireNonNull(name)) : existing.recipe())
             .with(overrides());
     try (ImageDataset dataset = recipe.dataset();
-        Engine engine = Engines.create(common.engine, recipe.run().precision(), common.threads)) {
+        Engine engine = engine(recipe);
+        Devices devices = engine != null ? Devices.of(engine) : gpus(recipe)) {
       RunDirectory directory =
           existing != null ? existing : RunDirectory.create(root(name), recipe);
       TrainingRun.Outcome outcome =
-          new TrainingRun(recipe, directory, dataset, engine)
+          new TrainingRun(recipe, directory, dataset, devices)
               .run(existing == null ? null : Checkpoint.newestWhole(existing).orElse(null));
       return switch (outcome) {
         case FINISHED -> 0;
         case INTERRUPTED -> 1;
       };
     }
+  }
+
+  private @Nullable Engine engine(Recipe recipe) {
+    return gpus.isEmpty()
+        ? Engines.create(common.engine, recipe.run().precision(), common.threads)
+        : null;
+  }
+
+  private Devices gpus(Recipe recipe) {
+    return Devices.gpus(recipe.run().precision(), gpus);
   }
 
   private Path root(@Nullable String name) {

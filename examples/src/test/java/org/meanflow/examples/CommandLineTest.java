@@ -17,10 +17,12 @@ import java.util.List;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.condition.EnabledOnOs;
 import org.junit.jupiter.api.condition.OS;
 import org.junit.jupiter.api.io.TempDir;
+import org.meanflow.nn.engine.cuda.EmulatedDevice;
 import picocli.CommandLine;
 
 /** The command line as a user meets it: what it makes, and one clear line for each mistake. */
@@ -151,6 +153,31 @@ class CommandLineTest {
     assertThat(meanflow("train", "--resume", longer.toString(), "--steps", "5").status).isZero();
     assertThat(Files.readAllLines(longer.resolve("metrics.jsonl"))).hasSize(5);
     assertThat(longer.resolve("config.yaml")).content().contains("steps: 5");
+  }
+
+  @Test
+  void gpusAreForTheCudaEngineAndNamedOnce() {
+    Path none = folder.resolve("gpus");
+    assertFails(train(none, "--gpus", "0,1", "--engine", "nd4j"), 2, "--gpus", "--engine nd4j");
+    assertFails(train(none, "--gpus", "0,0"), 1, "each GPU once, got [0, 0]");
+    assertThat(none).doesNotExist();
+  }
+
+  /** Each GPU takes two of the four samples of a batch. */
+  @Test
+  @Tag("cuda-emulated")
+  void severalGpusTrainTogether() throws IOException {
+    Path together = folder.resolve("together");
+    EmulatedDevice.use(2);
+    try {
+      Result result = train(together, "--gpus", "0,1");
+      assertThat(result.status).as(result.err).isZero();
+    } finally {
+      EmulatedDevice.release();
+    }
+    assertThat(Files.readAllLines(together.resolve("metrics.jsonl"))).hasSize(3);
+    assertThat(together.resolve("environment.json")).content().contains("cuda");
+    assertThat(together.resolve("checkpoints/step_000003/ema.safetensors")).isRegularFile();
   }
 
   /** What Ctrl-C does, with the signal that Java can send. */

@@ -192,7 +192,13 @@ class KilledRunTest {
     for (Metrics each : MetricsLog.read(run.resolve("metrics.jsonl"))) {
       records.add(
           Arrays.asList(
-              each.step(), each.loss(), each.mse(), each.lr(), each.gradNorm(), each.epoch()));
+              each.step(),
+              each.loss(),
+              each.mse(),
+              each.lr(),
+              each.gradNorm(),
+              each.epoch(),
+              each.guard()));
     }
     return records;
   }

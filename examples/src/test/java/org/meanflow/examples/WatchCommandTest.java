@@ -173,7 +173,7 @@ class WatchCommandTest {
   }
 
   private void step(long step) throws IOException {
-    log.append(new Metrics(step, 0.5, 0.5, 1e-4, 1, 3, 192, 0, 0, Instant.EPOCH));
+    log.append(new Metrics(step, 0.5, 0.5, 1e-4, 1, 3, 192, 0, 500, 0, "", Instant.EPOCH));
   }
 
   private HttpResponse<String> get(String path, String... headers) throws Exception {

@@ -141,7 +141,8 @@ public final class Checkpoint {
    * @param folder a folder that {@link #write} made
    * @param trainer where to put the state; of no use if this fails
    * @throws IOException if the folder is not a whole checkpoint, with the newest whole one beside
-   *     it in the message, or does not fit the trainer
+   *     it in the message, or does not fit the trainer, whose batch must be the same, too: where
+   *     the run is in its data is the step times the batch
    */
   public static void read(Path folder, Trainer trainer) throws IOException {
     try {
@@ -156,6 +157,14 @@ public final class Checkpoint {
           e);
     }
     JsonNode state = JSON.readTree(Files.readAllBytes(folder.resolve(STATE)));
+    long step = state.required("step").longValue();
+    long seen = state.required("samplesSeen").longValue();
+    if (seen != step * trainer.batch()) {
+      throw new IOException(
+          "%s: run.batch must stay %d, as its %d steps were taken with, got %d; for another one"
+                  .formatted(folder, seen / step, step, trainer.batch())
+              + " begin a new run with --init");
+    }
     Weights.load(folder.resolve(MODEL), trainer.parameters());
     Engine engine = trainer.parameters().engine();
     ParameterLayout layout = trainer.parameters().layout();
@@ -184,9 +193,7 @@ public final class Checkpoint {
         }
       }
     }
-    trainer.restore(
-        state.required("step").longValue(),
-        JSON.treeToValue(state.required("guard"), Guard.State.class));
+    trainer.restore(step, JSON.treeToValue(state.required("guard"), Guard.State.class));
   }
 
   /**

@@ -49,4 +49,10 @@ public interface GradientReducer {
    *     for bit
    */
   void average(Tensor gradients);
+
+  /**
+   * Lets no device wait any longer, because this one has failed: their averages, those under way
+   * and all later ones, fail, too. Any thread may call it.
+   */
+  default void abort() {}
 }

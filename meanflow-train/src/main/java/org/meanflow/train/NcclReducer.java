@@ -33,4 +33,9 @@ public record NcclReducer(NcclGroup group, int rank) implements GradientReducer 
   public void average(Tensor gradients) {
     group.average(rank, gradients);
   }
+
+  @Override
+  public void abort() {
+    group.abort();
+  }
 }

@@ -11,6 +11,7 @@ package org.meanflow.train;
  * @param rate learning rate of the step
  * @param gradientNorm Euclidean norm of the gradient before clipping
  * @param dataWait for how long the step waited for its data, in seconds
+ * @param guard what the guard had to say: that the step was skipped, or is a spike; else empty
  */
 public record StepReport(
     long step,
@@ -19,4 +20,5 @@ public record StepReport(
     double meanSquaredError,
     double rate,
     double gradientNorm,
-    double dataWait) {}
+    double dataWait,
+    String guard) {}

@@ -181,19 +181,25 @@ public final class Trainer implements AutoCloseable {
     double error = evaluation.meanSquaredError;
     double rate = settings.rate().at(step) * guard.rateFactor();
     double spike = guard.zScore(error);
+    String said = "";
     switch (guard.judge(evaluation.loss, error, norm, spike)) {
       case APPLY -> {
         if (spike > Guard.LOGGED_SPIKE) {
-          log.warn("step {}: {}", step, spike(spike, evaluation));
+          said = spike(spike, evaluation);
+          log.warn("step {}: {}", step, said);
         }
         apply(rate, norm);
       }
-      case SKIP -> log.warn("step {} is skipped: {}", step, problem(evaluation, norm, spike));
+      case SKIP -> {
+        said = "skipped: " + problem(evaluation, norm, spike);
+        log.warn("step {} is {}", step, said);
+      }
       case ROLLBACK -> throw new BadStepException(step, problem(evaluation, norm, spike), true);
       case STOP -> throw new BadStepException(step, problem(evaluation, norm, spike), false);
     }
     waited = loader.secondsWaited() - waited;
-    StepReport report = new StepReport(step, epoch(), evaluation.loss, error, rate, norm, waited);
+    StepReport report =
+        new StepReport(step, epoch(), evaluation.loss, error, rate, norm, waited, said);
     step++;
     return report;
   }
@@ -357,6 +363,11 @@ public final class Trainer implements AutoCloseable {
   /** {@return how many samples the steps taken have seen} */
   public long samplesSeen() {
     return step * settings.batch();
+  }
+
+  /** {@return samples in a step, over all devices} */
+  int batch() {
+    return settings.batch();
   }
 
   /** {@return the seed of all randomness} */

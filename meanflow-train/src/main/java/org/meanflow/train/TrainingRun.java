@@ -27,6 +27,7 @@ import org.meanflow.train.recipe.Recipe;
 import org.meanflow.train.recipe.RunSection;
 import org.meanflow.train.run.Environment;
 import org.meanflow.train.run.Metrics;
+import org.meanflow.train.run.ProcessMemory;
 import org.meanflow.train.run.RunDirectory;
 import org.nd4j.linalg.api.ndarray.INDArray;
 import org.slf4j.Logger;
@@ -48,6 +49,7 @@ public final class TrainingRun {
   private final Recipe recipe;
   private final RunDirectory directory;
   private final ImageDataset data;
+  private final Devices devices;
   private final Engine engine;
   private final DiTConfig model;
 
@@ -68,10 +70,23 @@ public final class TrainingRun {
    * @param engine computes; stays the caller's to close
    */
   public TrainingRun(Recipe recipe, RunDirectory directory, ImageDataset data, Engine engine) {
+    this(recipe, directory, data, Devices.of(engine));
+  }
+
+  /**
+   * Prepares a run on several devices, which each take their part of every batch.
+   *
+   * @param recipe what to do; the number of devices divides the micro-batches of its batch
+   * @param directory where to put the results
+   * @param data what to train on, as {@link Recipe#dataset} reads it
+   * @param devices compute; stay the caller's to close
+   */
+  public TrainingRun(Recipe recipe, RunDirectory directory, ImageDataset data, Devices devices) {
     this.recipe = recipe;
     this.directory = directory;
     this.data = data;
-    this.engine = engine;
+    this.devices = devices;
+    this.engine = devices.first();
     this.model = recipe.dit();
   }
 
@@ -86,41 +101,56 @@ public final class TrainingRun {
   public Outcome run(@Nullable Path checkpoint) throws IOException {
     try (Closeable _ = directory.lock();
         StopRequest stop = new StopRequest();
-        Trainer trainer = new Trainer(engine, new DiT(model), data, settings())) {
+        TrainerTeam team = new TrainerTeam(devices, this::trainer)) {
       directory.removeLeftovers();
       directory.writeConfig(recipe); // it may have other values than when the run began
       if (checkpoint != null) {
-        Checkpoint.read(checkpoint, trainer);
+        team.all(trainer -> read(checkpoint, trainer));
       } else {
-        initialize(trainer);
+        initialize(team);
       }
       noteEnvironment();
+      String note = "";
       while (true) {
         try {
-          return train(trainer, stop);
+          return train(team, stop, note);
         } catch (BadStepException e) {
-          goBack(trainer, e);
+          note = goBack(team, e);
         }
       }
     }
   }
 
-  private void initialize(Trainer trainer) throws IOException {
+  private Trainer trainer(Devices.Device device) {
+    return new Trainer(device.engine(), new DiT(model), data, settings(), device.reducer());
+  }
+
+  private static long read(Path checkpoint, Trainer trainer) throws IOException {
+    Checkpoint.read(checkpoint, trainer);
+    return trainer.stepsTaken();
+  }
+
+  private void initialize(TrainerTeam team) throws IOException {
     String init = recipe.run().init();
     if (init != null) {
       Path file = TrainedModel.weights(Path.of(init), "ema");
-      List<String> problems = Weights.loadMatching(file, trainer.parameters());
+      List<String> problems =
+          team.all(
+              trainer -> {
+                List<String> misfits = Weights.loadMatching(file, trainer.parameters());
+                trainer.startFromParameters();
+                return misfits;
+              });
       if (!problems.isEmpty() && !recipe.run().initPartial()) {
         throw new IOException(
             "%s does not fit the model: %s; give --init-partial to start with what fits"
                 .formatted(file, String.join("; ", problems)));
       }
       problems.forEach(problem -> log.warn("{}: {}", file, problem));
-      trainer.startFromParameters();
     }
     if (recipe.guard().onNonFinite() == Guard.Policy.ROLLBACK) {
       Checkpoint.write(
-          directory.checkpoint(0), trainer, recipe.toYaml()); // something to go back to
+          directory.checkpoint(0), team.first(), recipe.toYaml()); // something to go back to
     }
   }
 
@@ -141,24 +171,42 @@ public final class TrainingRun {
     directory.writeEnvironment(now);
   }
 
-  /** Goes back to the last checkpoint, with a smaller rate, if that is what the guard wants. */
-  private void goBack(Trainer trainer, BadStepException bad) throws IOException {
+  /**
+   * Goes back to the last checkpoint, with a smaller rate, if that is what the guard wants.
+   *
+   * @return what to note about it
+   */
+  private String goBack(TrainerTeam team, BadStepException bad) throws IOException {
     Optional<Path> last = bad.mayRollBack() ? Checkpoint.newestWhole(directory) : Optional.empty();
     if (last.isEmpty()) {
-      throw new BadStepException(bad, lastGoodState());
+      BadStepException end = new BadStepException(bad, lastGoodState());
+      try (RunLog runLog = RunLog.resume(directory, team.first().stepsTaken())) {
+        String note = "the run ended: " + end.getMessage();
+        runLog.append(Metrics.ended(team.first().stepsTaken() + 1, note));
+        runLog.report();
+      } catch (IOException e) {
+        end.addSuppressed(e);
+      }
+      throw end;
     }
-    Guard.State refused = trainer.guard().state();
-    Checkpoint.read(last.get(), trainer);
-    trainer.guard().carryOver(refused);
-    log.warn(
-        "{}; going on from {} with {} times the rate",
-        bad.getMessage(),
-        last.get(),
-        refused.rateFactor());
+    Guard.State refused =
+        team.all(
+            trainer -> {
+              Guard.State state = trainer.guard().state();
+              read(last.get(), trainer);
+              trainer.guard().carryOver(state);
+              return state;
+            });
+    String note =
+        "%s; going on from %s with %s times the rate"
+            .formatted(bad.getMessage(), last.get().getFileName(), refused.rateFactor());
+    log.warn("{}", note);
+    return "rolled back: " + note;
   }
 
   /** Takes steps from where the trainer is. */
-  private Outcome train(Trainer trainer, StopRequest stop) throws IOException {
+  private Outcome train(TrainerTeam team, StopRequest stop, String note) throws IOException {
+    Trainer trainer = team.first();
     long steps = recipe.run().steps();
     long start = trainer.stepsTaken();
     log.info("{} of {} steps to go in {}", steps - trainer.stepsTaken(), steps, directory.root());
@@ -166,8 +214,9 @@ public final class TrainingRun {
         ProgressBar bar = Progress.bar("train", trainer.stepsTaken(), steps)) {
       while (trainer.stepsTaken() < steps && !stop.requested()) {
         long startTime = System.nanoTime();
-        StepReport report = trainer.step();
-        Metrics metrics = metrics(report, (System.nanoTime() - startTime) * 1e-9);
+        StepReport report = team.all(Trainer::step);
+        double seconds = (System.nanoTime() - startTime) * 1e-9;
+        Metrics metrics = metrics(report, seconds, report.step() == start ? note : "");
         attempt("metrics", () -> runLog.append(metrics));
         long done = trainer.stepsTaken();
         bar.stepTo(done);
@@ -266,7 +315,7 @@ public final class TrainingRun {
         recipe.run().seed());
   }
 
-  private Metrics metrics(StepReport report, double seconds) {
+  private Metrics metrics(StepReport report, double seconds, String note) {
     return new Metrics(
         report.step() + 1,
         report.loss(),
@@ -276,7 +325,11 @@ public final class TrainingRun {
         1 / seconds,
         recipe.run().batch() / seconds,
         report.dataWait(),
+        ProcessMemory.held(),
         report.epoch(),
+        note.isEmpty() || report.guard().isEmpty()
+            ? note + report.guard()
+            : note + "; " + report.guard(),
         Instant.now());
   }
 

@@ -95,6 +95,19 @@ class CheckpointTest {
     }
   }
 
+  /** A step of another batch would be at another place in the data. */
+  @Test
+  void anotherBatchIsRefused() throws IOException {
+    try (Trainer larger = trainer(engine, recipe.with(List.of("run.batch=8")), false)) {
+      assertThatThrownBy(() -> Checkpoint.read(run.checkpoint(3), larger))
+          .isInstanceOf(IOException.class)
+          .hasMessage(
+              run.checkpoint(3)
+                  + ": run.batch must stay 6, as its 3 steps were taken with, got 8; for another"
+                  + " one begin a new run with --init");
+    }
+  }
+
   /** One bit of each file in turn, at its beginning, middle and end. */
   @Test
   void aFlippedBitAnywhereIsFoundAndTheCheckpointBeforeIsTaken() throws IOException {

@@ -110,7 +110,15 @@ class GuardedRunTest {
             "step 5: the loss is not finite for sample \\d+ of the data, first in x_embedder"
                 + " \\(Linear\\); .* the step was not applied; the last good checkpoint is .*"
                 + "step_000003");
-    assertThat(MetricsLog.read(directory.metrics())).hasSize(5);
+    List<Metrics> metrics = MetricsLog.read(directory.metrics());
+    assertThat(metrics).hasSize(6);
+    assertThat(metrics.subList(0, 5)).extracting(Metrics::guard).containsOnly("");
+    assertThat(metrics.getLast().loss()).isNaN();
+    assertThat(metrics.getLast().guard())
+        .startsWith("the run ended: step 5: the loss is not finite for sample");
+    assertThat(directory.report())
+        .content()
+        .contains("ended by the guard", "not finite for sample");
   }
 
   @Test
@@ -123,6 +131,7 @@ class GuardedRunTest {
       float[] average = values(skipping.average());
       StepReport skipped = skipping.step();
       assertThat(skipped.loss()).isNaN();
+      assertThat(skipped.guard()).startsWith("skipped: the loss is not finite for sample");
       assertThat(values(skipping.parameters())).isEqualTo(before);
       assertThat(values(skipping.average())).isEqualTo(average);
       assertThat(skipping.stepsTaken()).isEqualTo(2);
@@ -154,6 +163,10 @@ class GuardedRunTest {
     double rate = recipe.optimizer().rate();
     assertThat(metrics.stream().map(Metrics::lr))
         .containsExactly(rate, rate, rate, rate / 2, rate / 2, rate / 2, rate / 2, rate / 2);
+    assertThat(metrics.get(3).guard())
+        .startsWith("rolled back: step 4: the loss is not finite")
+        .endsWith("going on from step_000003 with 0.5 times the rate");
+    assertThat(metrics.stream().filter(each -> !each.guard().isEmpty())).hasSize(1);
     assertThat(Checkpoint.newestWhole(directory)).contains(directory.checkpoint(8));
 
     // The limit counts across rollbacks and is part of the checkpoints.

@@ -37,6 +37,9 @@ class RunLogTest {
   private static final Pattern IMAGE =
       Pattern.compile("<img src=\"data:image/png;base64,([^\"]*)\"");
 
+  private static final Pattern GUARD_ROW =
+      Pattern.compile("<tr><th>step [0-9,]+</th><td>(.*?)</td></tr>");
+
   @TempDir Path folder;
   private RunDirectory run;
 
@@ -87,7 +90,19 @@ class RunLogTest {
       for (long step = 1; step <= 5; step++) {
         double loss = step == 3 ? Double.NaN : 1;
         log.append(
-            new Metrics(step, loss, infinity, 1e-4, Double.NaN, 1, 64, 0.01, 0, Instant.EPOCH));
+            new Metrics(
+                step,
+                loss,
+                infinity,
+                1e-4,
+                Double.NaN,
+                1,
+                64,
+                0.01,
+                Double.NaN,
+                0,
+                "",
+                Instant.EPOCH));
       }
       log.report();
     }
@@ -131,7 +146,18 @@ class RunLogTest {
       Instant time = Instant.parse("2025-05-19T12:00:00.25Z").plusSeconds(step);
       log.append(
           new Metrics(
-              step, loss, loss * loss, 1e-4, 1 / loss, speed, 64 * speed, 0.01, step / 40, time));
+              step,
+              loss,
+              loss * loss,
+              1e-4,
+              1 / loss,
+              speed,
+              64 * speed,
+              0.01,
+              500,
+              step / 40,
+              guard(step),
+              time));
       if (step % 25 == 0) {
         BufferedImage grid = new BufferedImage(9, 6, BufferedImage.TYPE_BYTE_GRAY);
         grid.getRaster().setPixel(0, 0, new int[] {random.nextInt(256)});
@@ -140,6 +166,10 @@ class RunLogTest {
         log.sampled(step);
       }
     }
+  }
+
+  private static String guard(long step) {
+    return step % 40 == 7 ? "skipped: step <" + step + "> is no number" : "";
   }
 
   private JsonNode numbers() throws IOException {
@@ -169,6 +199,19 @@ class RunLogTest {
         assertBins(log, metric, report);
       }
     }
+    List<EventFiles.Text> said =
+        log.stream()
+            .filter(each -> !each.guard().isEmpty())
+            .map(each -> new EventFiles.Text("train/guard", each.step(), each.guard()))
+            .toList();
+    assertThat(events.texts()).isEqualTo(said);
+    List<String> rows =
+        GUARD_ROW.matcher(Files.readString(run.report())).results().map(r -> r.group(1)).toList();
+    assertThat(rows)
+        .containsExactlyElementsOf(
+            said.stream()
+                .map(each -> each.text().replace("<", "&lt;").replace(">", "&gt;"))
+                .toList());
     assertThat(events.images()).extracting(EventFiles.Image::step).containsExactly(boxed(grids));
     for (EventFiles.Image image : events.images()) {
       assertThat(image.file()).isEqualTo(Files.readAllBytes(run.sample(image.step())));

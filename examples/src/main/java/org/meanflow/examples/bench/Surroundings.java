@@ -7,26 +7,17 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
+import org.meanflow.train.run.ProcessMemory;
 
 /** What a figure depends on besides what is measured. */
 final class Surroundings {
-  private static final Path STATUS = Path.of("/proc/self/status");
-
   private Surroundings() {}
 
   /** The most memory that this process has held so far, MiB; {@code null} where unknown. */
   static @Nullable Long peakMemory() {
-    try (Stream<String> lines = Files.lines(STATUS)) {
-      return lines
-          .filter(line -> line.startsWith("VmHWM:"))
-          .map(line -> Long.parseLong(line.replaceAll("[^0-9]", "")) >> 10)
-          .findFirst()
-          .orElse(null);
-    } catch (IOException e) {
-      return null;
-    }
+    double peak = ProcessMemory.peak();
+    return Double.isNaN(peak) ? null : (long) peak;
   }
 
   /**

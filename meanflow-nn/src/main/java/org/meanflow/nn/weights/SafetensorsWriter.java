@@ -41,9 +41,17 @@ public final class SafetensorsWriter {
 
   private record Entry(TensorInfo tensor, Source source) {}
 
-  /** Fills a chunk with the elements from {@code first} on. */
+  /** Where the elements of a tensor come from. */
   @FunctionalInterface
-  private interface Source {
+  public interface Source {
+
+    /**
+     * Fills a chunk of at most 1 MiB.
+     *
+     * @param chunk where to put the elements, row-major and little endian
+     * @param first the first of them, counted from 0
+     * @param count how many
+     */
     void fill(MemorySegment chunk, long first, int count);
   }
 
@@ -178,7 +186,19 @@ public final class SafetensorsWriter {
     AtomicFile.write(target, this::writeTo);
   }
 
-  private SafetensorsWriter add(
+  /**
+   * Adds a tensor that is asked for in pieces while the file is written, so that it need not fit
+   * into memory a second time.
+   *
+   * @param name its name, new to this writer and not {@code "__metadata__"}
+   * @param dtype its data type
+   * @param shape its dimensions; empty for a scalar
+   * @param elements their number
+   * @param source gives the elements, piece by piece in order
+   * @return this writer
+   * @throws IllegalArgumentException if the name is taken or the number of elements does not fit
+   */
+  public SafetensorsWriter add(
       String name, Dtype dtype, long[] shape, long elements, Source source) {
     if (name.equals(SafetensorsHeader.METADATA) || entries.containsKey(name)) {
       throw new IllegalArgumentException("name must be new and not reserved, got '" + name + "'");

@@ -1,6 +1,7 @@
 package org.meanflow.nn.weights;
 
 import java.io.IOException;
+import java.lang.foreign.MemorySegment;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -80,7 +81,8 @@ public final class Weights {
   }
 
   /**
-   * Adds a buffer of a network's layout to a file, one tensor for each parameter.
+   * Adds a buffer of a network's layout to a file, one tensor for each parameter. The numbers are
+   * read piece by piece when the file is written: until then the buffer must stay open.
    *
    * @param writer the file
    * @param prefix put before each parameter's name
@@ -94,15 +96,24 @@ public final class Weights {
       Engine engine,
       ParameterLayout layout,
       Tensor buffer) {
+    Dtype dtype = engine.precision() == Precision.FP64 ? Dtype.F64 : Dtype.F32;
     for (Parameter parameter : layout.parameters()) {
-      INDArray values = engine.read(buffer.view(parameter.offset(), parameter.shape()));
-      String name = prefix + parameter.name();
-      if (engine.precision() == Precision.FP64) {
-        writer.add(name, Dtype.F64, parameter.shape(), values.data().asDouble());
-      } else {
-        writer.add(name, Dtype.F32, parameter.shape(), values.data().asFloat());
-      }
+      writer.add(
+          prefix + parameter.name(),
+          dtype,
+          parameter.shape(),
+          Tensor.size(parameter.shape()),
+          (chunk, first, count) -> {
+            try (INDArray piece = engine.read(buffer.view(parameter.offset() + first, count))) {
+              chunk.copyFrom(contents(piece, (long) count * dtype.bytes()));
+            }
+          });
     }
+  }
+
+  /** The elements of a dense array, where they are. */
+  private static MemorySegment contents(INDArray array, long bytes) {
+    return MemorySegment.ofAddress(array.data().address()).reinterpret(bytes);
   }
 
   /**

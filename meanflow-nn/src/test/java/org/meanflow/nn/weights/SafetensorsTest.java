@@ -12,7 +12,9 @@ import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.List;
 import java.util.Random;
 import java.util.stream.IntStream;
 import java.util.stream.Stream;
@@ -137,6 +139,35 @@ class SafetensorsTest {
     try (Safetensors file = Safetensors.open(path)) {
       assertThat(file.floats("segment")).isEqualTo(floats);
       assertThat(file.data("floats").mismatch(file.data("segment"))).isEqualTo(-1);
+    }
+  }
+
+  /** As if it were too large to be in memory as a whole. */
+  @Test
+  void aTensorIsAskedForInPieces() throws IOException {
+    Path path = directory.resolve("pieces.safetensors");
+    long elements = 700_001;
+    List<Long> asked = new ArrayList<>();
+    new SafetensorsWriter()
+        .add(
+            "x",
+            Dtype.F32,
+            new long[] {elements},
+            elements,
+            (chunk, first, count) -> {
+              assertThat(chunk.byteSize()).isLessThanOrEqualTo(1 << 20);
+              asked.add(first);
+              for (int i = 0; i < count; i++) {
+                chunk.set(Dtype.FLOAT, 4L * i, first + i);
+              }
+            })
+        .write(path);
+    assertThat(asked).containsExactly(0L, 262_144L, 524_288L);
+    try (Safetensors file = Safetensors.open(path)) {
+      float[] values = file.floats("x");
+      for (int i = 0; i < elements; i++) {
+        assertThat(values[i]).isEqualTo(i);
+      }
     }
   }
 

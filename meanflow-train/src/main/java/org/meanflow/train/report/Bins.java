@@ -63,6 +63,13 @@ record Bins(List<List<Metrics>> bins) {
     return band;
   }
 
+  /** The bins with a record that the guard had something to say about. */
+  int[] guarded() {
+    return IntStream.range(0, count())
+        .filter(i -> bins.get(i).stream().anyMatch(each -> !each.guard().isEmpty()))
+        .toArray();
+  }
+
   /** Whether any bin has more than one record. */
   boolean gathered() {
     return bins.stream().anyMatch(bin -> bin.size() > 1);

@@ -7,6 +7,7 @@ import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
+import java.util.Locale;
 import java.util.regex.Pattern;
 import java.util.stream.DoubleStream;
 import java.util.stream.IntStream;
@@ -22,8 +23,10 @@ import org.meanflow.train.run.Metric;
 
 /**
  * A curve as an SVG element to stand in a page: the medians of the bins as a line, what lies
- * between their extremes as a band. The page gives it its colours, by the variables {@code --line},
- * {@code --band}, {@code --grid} and {@code --ticks}.
+ * between their extremes as a band, and what the guard did as vertical lines. The page gives it its
+ * colours, by the variables {@code --line}, {@code --band}, {@code --mark}, {@code --grid} and
+ * {@code --ticks}, and is told by {@code data-left} and {@code data-right} where the first and the
+ * last bin are.
  */
 final class Chart {
   private static final int WIDTH = 440;
@@ -39,12 +42,12 @@ final class Chart {
 
   /** Stand for the variables below while the chart is drawn. */
   private static final Color[] COLORS =
-      IntStream.range(0, 5).mapToObj(i -> new Color(i, i, i)).toArray(Color[]::new);
+      IntStream.range(0, 6).mapToObj(i -> new Color(i, i, i)).toArray(Color[]::new);
 
   private static final String[] VARIABLES = {
-    "none", "var(--grid)", "var(--ticks)", "var(--band)", "var(--line)"
+    "none", "var(--grid)", "var(--ticks)", "var(--band)", "var(--line)", "var(--mark)"
   };
-  private static final Pattern COLOR = Pattern.compile("rgb\\(([0-4]),\\1,\\1\\)");
+  private static final Pattern COLOR = Pattern.compile("rgb\\(([0-5]),\\1,\\1\\)");
 
   /** A hundredth of a pixel is enough; the encoder writes up to 17 digits. */
   private static final Pattern LONG_FRACTION = Pattern.compile("(\\.[0-9]{2})[0-9]+");
@@ -58,17 +61,19 @@ final class Chart {
    * @param steps where the bins are, ascending
    * @param band the values; at least one is finite
    * @param shaded whether there is a band around the line
+   * @param marks the bins in which the guard did something
    */
-  static String svg(Metric metric, double[] steps, Bins.Band band, boolean shaded)
+  static String svg(Metric metric, double[] steps, Bins.Band band, boolean shaded, int[] marks)
       throws IOException {
     XYChart chart = new XYChart(WIDTH, HEIGHT);
     style(chart.getStyler());
     double[] x = steps.clone();
     x[x.length - 1] += UNEVEN;
-    scale(
-        chart.getStyler(),
-        metric.logarithmic(),
-        shaded ? concat(band.low(), band.high()) : band.median());
+    double[] extremes = shaded ? concat(band.low(), band.high()) : band.median();
+    scale(chart.getStyler(), metric.logarithmic(), extremes);
+    if (marks.length > 0) {
+      mark(chart, pick(x, marks), extremes);
+    }
     if (shaded) {
       int[] ahead =
           IntStream.range(0, x.length).filter(i -> Double.isFinite(band.low()[i])).toArray();
@@ -84,7 +89,20 @@ final class Chart {
     }
     XYSeries line = chart.addSeries("median", x, band.median());
     line.setMarker(SeriesMarkers.NONE).setLineColor(COLORS[4]).setLineWidth(LINE_WIDTH);
-    return inline(metric.name(), chart);
+    return inline(metric.name(), chart, x);
+  }
+
+  /** Lines from the lowest value to the highest. */
+  private static void mark(XYChart chart, double[] at, double[] values) {
+    double low = finite(values).min().orElse(0);
+    double high = finite(values).max().orElse(1);
+    XYSeries lines =
+        chart.addSeries(
+            "guard",
+            Arrays.stream(at).flatMap(x -> DoubleStream.of(x, x, x)).toArray(),
+            Arrays.stream(at).flatMap(_ -> DoubleStream.of(low, high, Double.NaN)).toArray());
+    lines.setMarker(SeriesMarkers.NONE).setLineColor(COLORS[5]).setLineWidth(1);
+    lines.setLineStyle(SeriesLines.SOLID);
   }
 
   private static void style(XYStyler styler) {
@@ -136,7 +154,7 @@ final class Chart {
   }
 
   /** Without the prologue of a file and a size of its own, and with names of its own. */
-  private static String inline(String name, XYChart chart) throws IOException {
+  private static String inline(String name, XYChart chart, double[] x) throws IOException {
     ByteArrayOutputStream out = new ByteArrayOutputStream();
     VectorGraphicsEncoder.saveVectorGraphic(chart, out, VectorGraphicsFormat.SVG);
     String file = out.toString(StandardCharsets.UTF_8);
@@ -146,6 +164,15 @@ final class Chart {
     body = body.replaceAll(">\\s+<", "><");
     body = LONG_FRACTION.matcher(body).replaceAll("$1");
     body = COLOR.matcher(body).replaceAll(color -> VARIABLES[Integer.parseInt(color.group(1))]);
-    return "<svg viewBox=\"0 0 %d %d\" aria-hidden=\"true\">%s".formatted(WIDTH, HEIGHT, body);
+    return String.format(
+        Locale.ROOT,
+        "<svg viewBox=\"0 0 %d %d\" data-metric=\"%s\" data-left=\"%.1f\" data-right=\"%.1f\""
+            + " aria-hidden=\"true\">%s",
+        WIDTH,
+        HEIGHT,
+        name,
+        chart.getScreenXFromChart(x[0]),
+        chart.getScreenXFromChart(x[x.length - 1]),
+        body);
   }
 }

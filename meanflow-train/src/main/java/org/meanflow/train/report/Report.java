@@ -46,6 +46,7 @@ public final class Report {
   private static final int GRIDS = 12;
   private static final long GRID_BYTES = 3_000_000;
   private static final int SPEED_WINDOW = 50;
+  private static final int GUARD_ROWS = 30;
   private static final ObjectMapper JSON = new ObjectMapper();
   private static final Pattern SLOT = Pattern.compile("\\{\\{([a-z]+)}}");
   private static final DateTimeFormatter MINUTE =
@@ -147,6 +148,7 @@ public final class Report {
             "status", status(),
             "figures", figures(),
             "charts", charts(),
+            "guard", guard(),
             "samples", samples(),
             "settings", settings(),
             // No element can end, and none begin, within the text of a script.
@@ -190,7 +192,9 @@ public final class Report {
     List<String> parts = new ArrayList<>();
     parts.add("epoch " + Numbers.group(last.epoch()));
     parts.add(Numbers.time(Duration.ofMillis((long) (1e3 * seconds))) + " spent");
-    if (left <= 0) {
+    if (Double.isNaN(last.stepsPerSecond()) && !last.guard().isEmpty()) {
+      parts.add("ended by the guard");
+    } else if (left <= 0) {
       parts.add("finished");
     } else if (speeds.length > 0) {
       long rest = (long) (1e3 * left / speeds[speeds.length / 2]);
@@ -216,17 +220,10 @@ public final class Report {
     Bins recent =
         Bins.of(records.subList(Math.max(0, records.size() - SPEED_WINDOW), records.size()), 1);
     for (Metric metric : Metric.all()) {
-      metric
-          .title()
-          .ifPresent(
-              title ->
-                  figure(
-                      list,
-                      escape(title),
-                      Numbers.round(
-                          metric.name().equals("lr")
-                              ? metric.of(last)
-                              : recent.of(metric).median()[0])));
+      double value = metric.name().equals("lr") ? metric.of(last) : recent.of(metric).median()[0];
+      if (metric.title().isPresent() && Double.isFinite(value)) {
+        figure(list, escape(metric.title().get()), Numbers.round(value));
+      }
     }
     return list.toString();
   }
@@ -237,6 +234,7 @@ public final class Report {
 
   private String charts() throws IOException {
     StringBuilder charts = new StringBuilder();
+    int[] marks = bins.guarded();
     for (Metric metric : Metric.all()) {
       Bins.Band band = bins.of(metric);
       if (metric.title().isEmpty()
@@ -246,9 +244,31 @@ public final class Report {
       String title = escape(metric.title().get());
       charts.append(
           "<figure class=\"chart\"><figcaption>%s</figcaption>%s</figure>"
-              .formatted(title, Chart.svg(metric, bins.middle(), band, bins.gathered())));
+              .formatted(title, Chart.svg(metric, bins.middle(), band, bins.gathered(), marks)));
     }
     return charts.isEmpty() ? "<p class=\"note\">Curves need two steps.</p>" : charts.toString();
+  }
+
+  /** The newest come last, as in the curves. */
+  private String guard() {
+    List<Metrics> events = records.stream().filter(each -> !each.guard().isEmpty()).toList();
+    if (events.isEmpty()) {
+      return "<p class=\"note\">No step was refused, and no error was a spike.</p>";
+    }
+    StringBuilder rows = new StringBuilder();
+    List<Metrics> shown = events.subList(Math.max(0, events.size() - GUARD_ROWS), events.size());
+    if (shown.size() < events.size()) {
+      rows.append(
+          "<p class=\"note\">The last %d of %s.</p>"
+              .formatted(shown.size(), Numbers.group(events.size())));
+    }
+    rows.append("<table>");
+    for (Metrics each : shown) {
+      rows.append(
+          "<tr><th>step %s</th><td>%s</td></tr>"
+              .formatted(Numbers.group(each.step()), escape(each.guard())));
+    }
+    return rows.append("</table>").toString();
   }
 
   private String samples() {

@@ -37,6 +37,7 @@ public final class TensorBoardLog implements AutoCloseable {
       Pattern.compile(Pattern.quote(PREFIX) + "([0-9]{10,18})\\.meanflow");
   private static final String TAG_PREFIX = "train/";
   private static final int START = 1;
+  private static final int STRING = 7;
   private static final int CRC_MASK = 0xa282ead8;
 
   private final FileChannel out;
@@ -70,7 +71,7 @@ public final class TensorBoardLog implements AutoCloseable {
         new TensorBoardLog(
             FileChannel.open(file, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE));
     try {
-      log.write(event(now, 0).bytes(3, "brain.Event:2".getBytes(StandardCharsets.UTF_8)));
+      log.write(event(now, 0).bytes(3, utf8("brain.Event:2")));
       log.write(event(now, step + 1).bytes(7, new Message().varint(1, START)));
     } catch (IOException e) {
       log.close();
@@ -80,7 +81,7 @@ public final class TensorBoardLog implements AutoCloseable {
   }
 
   /**
-   * Writes the numbers of a record.
+   * Writes the numbers of a record, and as a text what the guard had to say.
    *
    * @param metrics the record
    * @throws IOException if the file cannot be written; then it is as before
@@ -91,6 +92,9 @@ public final class TensorBoardLog implements AutoCloseable {
       if (!each.name().equals("step")) {
         summary.bytes(1, value(TAG_PREFIX + each.name()).float32(2, (float) each.of(metrics)));
       }
+    }
+    if (!metrics.guard().isEmpty()) {
+      summary.bytes(1, text(TAG_PREFIX + "guard", metrics.guard()));
     }
     write(event(metrics.time(), metrics.step()).bytes(5, summary));
   }
@@ -139,7 +143,19 @@ public final class TensorBoardLog implements AutoCloseable {
   }
 
   private static Message value(String tag) {
-    return new Message().bytes(1, tag.getBytes(StandardCharsets.UTF_8));
+    return new Message().bytes(1, utf8(tag));
+  }
+
+  /** A tensor of one string, for the plugin that shows texts. */
+  private static Message text(String tag, String text) {
+    Message plugin = new Message().bytes(1, utf8("text"));
+    return value(tag)
+        .bytes(9, new Message().bytes(1, plugin))
+        .bytes(8, new Message().varint(1, STRING).bytes(8, utf8(text)));
+  }
+
+  private static byte[] utf8(String text) {
+    return text.getBytes(StandardCharsets.UTF_8);
   }
 
   private void write(Message event) throws IOException {

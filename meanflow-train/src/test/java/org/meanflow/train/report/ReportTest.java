@@ -51,7 +51,7 @@ class ReportTest {
         .contains("<dt>times.fractionEqual</dt><dd>0.5</dd>")
         .contains("<dt>seed</dt><dd>1</dd>")
         .doesNotContain("{{");
-    assertThat(SVG.matcher(html).results()).hasSize(5);
+    assertThat(SVG.matcher(html).results()).hasSize(6);
   }
 
   @Test
@@ -84,7 +84,7 @@ class ReportTest {
     log(1000, 1400);
     String html = Report.of(run).html();
     List<String> charts = SVG.matcher(html).results().map(MatchResult::group).toList();
-    assertThat(charts).hasSize(5);
+    assertThat(charts).hasSize(6);
     for (String chart : charts) {
       DocumentBuilderFactory.newInstance()
           .newDocumentBuilder()
@@ -138,10 +138,54 @@ class ReportTest {
     try (MetricsLog log = MetricsLog.resume(run.metrics(), 0)) {
       for (long step = 1; step <= 100; step++) {
         double mse = Math.pow(10, -step / 20.0);
-        log.append(new Metrics(step, 0, mse, 1e-4, mse, 1, 64, 0.01, 0, Instant.EPOCH));
+        log.append(new Metrics(step, 0, mse, 1e-4, mse, 1, 64, 0.01, 500, 0, "", Instant.EPOCH));
       }
     }
-    assertThat(SVG.matcher(Report.of(run).html()).results()).hasSize(5);
+    assertThat(SVG.matcher(Report.of(run).html()).results()).hasSize(6);
+  }
+
+  @Test
+  void whatTheGuardDidIsMarkedAndListed() throws IOException {
+    log(20, 20);
+    assertThat(Report.of(run).html())
+        .contains("No step was refused")
+        .doesNotContain("stroke:var(--mark)");
+    try (MetricsLog log = MetricsLog.resume(run.metrics(), 20)) {
+      for (long step = 21; step <= 60; step++) {
+        log.append(
+            new Metrics(
+                step, 1, 1, 1, 1, 1, 64, 0, 500, 0, "skipped: <no> " + step, Instant.EPOCH));
+      }
+      log.append(Metrics.ended(61, "the run ended"));
+    }
+    String html = Report.of(run).html();
+    assertThat(html)
+        .contains("The last 30 of 41.", "<th>step 32</th><td>skipped: &lt;no&gt; 32</td>")
+        .contains("<th>step 61</th><td>the run ended</td>", "ended by the guard")
+        .doesNotContain("<th>step 31</th>", "finished");
+    List<String> charts = SVG.matcher(html).results().map(MatchResult::group).toList();
+    assertThat(charts).hasSize(6).allMatch(chart -> chart.contains("stroke:var(--mark)"));
+  }
+
+  /** What the page needs to tell the bin under the pointer. */
+  @Test
+  void chartsSayWhereTheirBinsAre() throws IOException {
+    log(1000, 1400);
+    List<MatchResult> places =
+        Pattern.compile(
+                "data-metric=\"([a-zA-Z]+)\" data-left=\"([0-9.]+)\" data-right=\"([0-9.]+)\"")
+            .matcher(Report.of(run).html())
+            .results()
+            .toList();
+    assertThat(places)
+        .extracting(place -> place.group(1))
+        .containsExactly("loss", "mse", "lr", "gradNorm", "imagesPerSecond", "memory");
+    for (MatchResult place : places) {
+      double left = Double.parseDouble(place.group(2));
+      double right = Double.parseDouble(place.group(3));
+      assertThat(left).isBetween(20.0, 120.0);
+      assertThat(right).isBetween(380.0, 440.0);
+    }
   }
 
   @Test
@@ -174,7 +218,18 @@ class ReportTest {
         double speed = 3 + random.nextDouble();
         log.append(
             new Metrics(
-                step, loss, loss, 1e-4 * step, 1, speed, 64 * speed, 0.01, 0, Instant.EPOCH));
+                step,
+                loss,
+                loss,
+                1e-4 * step,
+                1,
+                speed,
+                64 * speed,
+                0.01,
+                500,
+                0,
+                "",
+                Instant.EPOCH));
       }
     }
   }

@@ -23,9 +23,12 @@ public final class EventFiles {
 
   private final List<Scalar> scalars = new ArrayList<>();
   private final List<Image> images = new ArrayList<>();
+  private final List<Text> texts = new ArrayList<>();
   private boolean started;
 
   public record Scalar(String tag, long step, double wallTime, float value) {}
+
+  public record Text(String tag, long step, String text) {}
 
   public record Image(String tag, long step, long height, long width, long channels, byte[] file) {}
 
@@ -53,6 +56,10 @@ public final class EventFiles {
 
   public List<String> tags() {
     return scalars.stream().map(Scalar::tag).distinct().toList();
+  }
+
+  public List<Text> texts() {
+    return texts;
   }
 
   public List<Image> images() {
@@ -90,6 +97,7 @@ public final class EventFiles {
       if (started) {
         scalars.removeIf(scalar -> scalar.step >= step);
         images.removeIf(image -> image.step >= step);
+        texts.removeIf(text -> text.step >= step);
       }
       started = true;
     }
@@ -104,6 +112,12 @@ public final class EventFiles {
     if (value.hasField(2)) {
       int bits = value.getField(2).getFixed32List().getFirst();
       scalars.add(new Scalar(text(value, 1), step, wallTime, Float.intBitsToFloat(bits)));
+    }
+    if (value.hasField(8)) {
+      UnknownFieldSet tensor = message(value, 8);
+      assertThat(tensor.getField(1).getVarintList()).containsExactly(7L); // DT_STRING
+      assertThat(text(message(message(value, 9), 1), 1)).isEqualTo("text"); // the plugin
+      texts.add(new Text(text(value, 1), step, text(tensor, 8)));
     }
     if (value.hasField(4)) {
       UnknownFieldSet image = message(value, 4);

@@ -29,11 +29,11 @@ class MetricsLogTest {
       assertThat(file) // before the log is closed
           .hasContent(
               "{\"step\":10,\"loss\":0.9,\"mse\":0.25,\"lr\":0.002,\"gradNorm\":1.5,"
-                  + "\"stepsPerSecond\":12.5,\"imagesPerSecond\":800.0,\"dataWait\":0.01,\"epoch\":3,"
+                  + "\"stepsPerSecond\":12.5,\"imagesPerSecond\":800.0,\"dataWait\":0.01,\"memory\":500.0,\"epoch\":3,"
                   + "\"time\":\"2025-05-19T12:00:10Z\"}");
       log.append(metrics(20));
     }
-    assertThat(Files.readString(file)).endsWith("}\n");
+    assertThat(Files.readString(file)).contains("\"guard\":\"skipped\"").endsWith("}\n");
     assertThat(MetricsLog.read(file)).containsExactly(metrics(10), metrics(20));
   }
 
@@ -41,11 +41,23 @@ class MetricsLogTest {
   void numbersThatJsonDoesNotHaveAreNull() throws IOException {
     double infinity = Double.POSITIVE_INFINITY;
     try (MetricsLog log = MetricsLog.create(file)) {
-      log.append(new Metrics(1, Double.NaN, infinity, 0, -infinity, 1, 1, 0, 0, Instant.EPOCH));
+      log.append(
+          new Metrics(1, Double.NaN, infinity, 0, -infinity, 1, 1, 0, 500, 0, "", Instant.EPOCH));
     }
     assertThat(Files.readString(file)).contains("\"loss\":null,\"mse\":null,\"lr\":0.0");
     assertThat(MetricsLog.read(file).getFirst().loss()).isNaN();
     assertThat(MetricsLog.read(file).getFirst().mse()).isNaN();
+  }
+
+  /** As it was before there were the components that it lacks. */
+  @Test
+  void anOldLogIsRead() throws IOException {
+    Files.writeString(
+        file, "{\"step\":1,\"loss\":0.5,\"epoch\":0,\"time\":\"1970-01-01T00:00:00Z\"}\n");
+    Metrics old = MetricsLog.read(file).getFirst();
+    assertThat(old.loss()).isEqualTo(0.5);
+    assertThat(old.memory()).isNaN();
+    assertThat(old.guard()).isEmpty();
   }
 
   @Test
@@ -119,6 +131,7 @@ class MetricsLogTest {
 
   private static Metrics metrics(long step) {
     Instant time = Instant.parse("2025-05-19T12:00:00Z").plusSeconds(step);
-    return new Metrics(step, 0.9, 0.25, 2e-3, 1.5, 12.5, 800, 0.01, 3, time);
+    return new Metrics(
+        step, 0.9, 0.25, 2e-3, 1.5, 12.5, 800, 0.01, 500, 3, step == 20 ? "skipped" : "", time);
   }
 }

@@ -97,6 +97,6 @@ class MetricsReaderTest {
   }
 
   private static Metrics metrics(long step) {
-    return new Metrics(step, 0.9, 0.25, 2e-3, 1.5, 12.5, 800, 0.01, 3, Instant.EPOCH);
+    return new Metrics(step, 0.9, 0.25, 2e-3, 1.5, 12.5, 800, 0.01, 500, 3, "", Instant.EPOCH);
   }
 }

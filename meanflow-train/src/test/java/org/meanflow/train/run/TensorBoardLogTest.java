@@ -65,6 +65,7 @@ class TensorBoardLogTest {
           .containsExactly(
               new EventFiles.Scalar("train/loss", 1, 1.5, 0.1f),
               new EventFiles.Scalar("train/loss", 3_000_000_000L, 1.5, Float.NaN));
+      assertThat(events.texts()).containsExactly(new EventFiles.Text("train/guard", 1, "a spike"));
       assertThat(events.scalars("train/epoch")).extracting("value").containsExactly(3f, 3f);
     }
   }
@@ -135,6 +136,18 @@ class TensorBoardLogTest {
   }
 
   private static Metrics metrics(long step, double loss) {
-    return new Metrics(step, loss, 0.25, 2e-3, 1.5, 12.5, 800, 0.01, 3, Instant.ofEpochMilli(1500));
+    return new Metrics(
+        step,
+        loss,
+        0.25,
+        2e-3,
+        1.5,
+        12.5,
+        800,
+        0.01,
+        500,
+        3,
+        loss == 0.1 ? "a spike" : "",
+        Instant.ofEpochMilli(1500));
   }
 }

@@ -3,6 +3,7 @@ package org.meanflow.nn.engine.cuda;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.util.Set;
 import java.util.function.UnaryOperator;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.cuda.LibraryFinder.Found;
@@ -23,6 +24,9 @@ final class Cuda {
   private static final int CAPABILITY_MAJOR = 75;
   private static final int CAPABILITY_MINOR = 76;
   private static final int OUT_OF_MEMORY = 2;
+
+  /** What a kernel ends with: known when it runs, long after its launch; nothing works after it. */
+  private static final Set<Integer> KERNEL_FAULTS = Set.of(700, 702, 714, 715, 716, 717, 718, 719);
 
   private static final ThreadLocal<@Nullable Cuda> CURRENT = new ThreadLocal<>();
 
@@ -60,11 +64,16 @@ final class Cuda {
               .formatted(dotted(version), dotted(OLDEST_DRIVER)));
     }
     ordinal = ordinal(settings.apply("meanflow.cuda.device"));
+    int count = intOf(out -> driver.cuDeviceGetCount(out), "cuDeviceGetCount");
+    if (ordinal >= count) {
+      throw new CudaException(
+          "GPU %d was asked for, this machine has %d, counted from 0".formatted(ordinal, count));
+    }
     device = intOf(out -> driver.cuDeviceGet(out, ordinal), "cuDeviceGet");
     int capability = attribute(CAPABILITY_MAJOR) * 10 + attribute(CAPABILITY_MINOR);
     if (capability < OLDEST_CAPABILITY) {
       throw new CudaException(
-          "%s has compute capability %s; %s or newer is needed"
+          "%s has compute capability %s; the tensor-core instructions of attention need %s or newer"
               .formatted(name(), capability(capability), capability(OLDEST_CAPABILITY)));
     }
     multiprocessors = attribute(MULTIPROCESSOR_COUNT);
@@ -129,12 +138,17 @@ final class Cuda {
 
   CudaException failure(int result, String call) {
     return new CudaException(
-        "%s failed: %s (%d): %s"
+        "%s failed: %s (%d): %s%s"
             .formatted(
                 call,
                 text(driver::cuGetErrorName, result),
                 result,
-                text(driver::cuGetErrorString, result)));
+                text(driver::cuGetErrorString, result),
+                KERNEL_FAULTS.contains(result)
+                    ? "; it or what was launched before it did that: -Dmeanflow.cuda.graphs=false"
+                        + " and CUDA_LAUNCH_BLOCKING=1 in the environment name the kernel, and"
+                        + " the process has to be started anew"
+                    : ""));
   }
 
   /**
@@ -143,6 +157,7 @@ final class Cuda {
    * @return its address, or 0 if there is not enough
    */
   long tryAllocate(long bytes) {
+    makeCurrent();
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment address = arena.allocate(ValueLayout.JAVA_LONG);
       int result = driver.cuMemAlloc_v2(address.address(), bytes);

@@ -33,7 +33,7 @@ public final class CudaEngine implements Engine {
     this.precision = precision;
     this.stream = new CudaStream(cuda, graphs);
     this.pool = new MemoryPool(cuda, stream::finish);
-    this.transfers = new Transfers(cuda, stream);
+    this.transfers = new Transfers(cuda, stream, pool);
     this.products = new Products(cuda, stream, pool, precision);
     CudaElementwise elementwise = new CudaElementwise(this);
     CudaNorm norm = new CudaNorm(this);

@@ -29,25 +29,25 @@ final class CudaLinear implements LinearKernels {
       long rows = factor.dim(0);
       long biased = b == null ? 0 : biasRows;
       if (b != null && biased > 0) {
-        CudaTensor bias = (CudaTensor) b;
-        if (result.bfloat16) {
-          bias = engine.compactParameter(bias);
-        }
-        products.timesTransposed(
-            (CudaTensor) factor.rows(0, biased),
-            weight,
-            bias.address(),
-            (CudaTensor) result.rows(0, biased),
-            false);
+        plusBias((CudaTensor) factor.rows(0, biased), weight, b, result.rows(0, biased));
       }
       if (biased < rows) {
         products.timesTransposed(
             (CudaTensor) factor.rows(biased, rows),
             weight,
-            0,
-            (CudaTensor) result.rows(biased, rows),
-            false);
+            null,
+            (CudaTensor) result.rows(biased, rows));
       }
+    }
+  }
+
+  private void plusBias(CudaTensor x, CudaTensor w, Tensor b, Tensor y) {
+    CudaTensor result = (CudaTensor) y;
+    CudaTensor bias = (CudaTensor) b;
+    CudaTensor typed = result.bfloat16 ? engine.compactParameter(bias) : bias;
+    if (!products.timesTransposed(x, w, typed, result)) {
+      products.timesTransposed(x, w, null, result);
+      elementwise.addTable(result, bias, result);
     }
   }
 
@@ -60,6 +60,7 @@ final class CudaLinear implements LinearKernels {
       @Nullable Cotangent gw,
       @Nullable Cotangent gb) {
     CudaTensor g = matrix(gy, w.dim(0));
+    boolean summed = false;
     if (gx != null || gw != null) {
       try (CudaTensor factor = engine.compact(g)) {
         if (gx != null) {
@@ -68,13 +69,35 @@ final class CudaLinear implements LinearKernels {
         }
         if (gw != null) {
           try (CudaTensor input = engine.compact(matrix(x, w.dim(1)))) {
-            products.transposedTimes(factor, input, matrix(gw.target(), w.dim(1)), gw.add());
+            summed = weightGradient(factor, input, gw, gb);
           }
         }
       }
     }
-    if (gb != null) {
+    if (gb != null && !summed) {
       elementwise.columnSums(g, gb.target(), g.dim(0), w.dim(0), gb.add());
     }
+  }
+
+  /** W̄ and, where the product does it on the way, b̄: then ȳ is not read once more for it. */
+  private boolean weightGradient(CudaTensor g, CudaTensor x, Cotangent gw, @Nullable Cotangent gb) {
+    CudaTensor product = matrix(gw.target(), x.dim(1));
+    if (gb != null) {
+      CudaTensor target = (CudaTensor) gb.target();
+      if (!gb.add() && target.bfloat16 == product.bfloat16) {
+        if (products.transposedTimes(g, x, target, product, gw.add())) {
+          return true;
+        }
+      } else if (!product.bfloat16) {
+        try (CudaTensor sums = engine.floats(g.dim(1))) {
+          if (products.transposedTimes(g, x, sums, product, gw.add())) {
+            elementwise.scale(1, sums, target, gb.add());
+            return true;
+          }
+        }
+      }
+    }
+    products.transposedTimes(g, x, null, product, gw.add());
+    return false;
   }
 }

@@ -30,7 +30,7 @@ final class CudaStream implements AutoCloseable {
   private static final int RUNS = 1024;
 
   private static final int MAX_ARGUMENTS = 32;
-  private static final int NON_BLOCKING = 1;
+  static final int NON_BLOCKING = 1;
   private static final int CAPTURE_THREAD_LOCAL = 1;
 
   /** What stands before the arguments of an operation: what, count, grid, block, shared memory. */

@@ -46,11 +46,15 @@ interface DriverApi {
 
   int cuMemcpyDtoHAsync_v2(long target, long source, long bytes, long stream);
 
+  int cuMemcpyDtoDAsync_v2(long target, long source, long bytes, long stream);
+
   int cuStreamCreate(long stream, int flags);
 
   int cuStreamDestroy_v2(long stream);
 
   int cuStreamSynchronize(long stream);
+
+  int cuStreamWaitEvent(long stream, long event, int flags);
 
   int cuEventCreate(long event, int flags);
 

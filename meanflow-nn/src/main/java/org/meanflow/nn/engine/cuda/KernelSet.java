@@ -42,6 +42,7 @@ final class KernelSet {
 
   /** The driver's handle of a kernel of a module. */
   Kernel function(long module, String name) {
+    cuda.makeCurrent();
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment text = arena.allocateFrom(name);
       return new Kernel(
@@ -54,12 +55,12 @@ final class KernelSet {
 
   /** A source compiled with these defines, loaded. */
   synchronized long module(String source, List<String> defines) {
+    cuda.makeCurrent();
     String key = source + " " + defines;
     Long known = modules.get(key);
     if (known != null) {
       return known;
     }
-    cuda.makeCurrent();
     String file = source + ".cu";
     byte[] image = compiler.compile(file, defines);
     long module;

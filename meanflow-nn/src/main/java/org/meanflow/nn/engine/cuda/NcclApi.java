@@ -9,6 +9,8 @@ interface NcclApi {
 
   int ncclCommDestroy(long communicator);
 
+  int ncclCommAbort(long communicator);
+
   int ncclAllReduce(
       long source,
       long target,

@@ -19,6 +19,7 @@ public final class NcclGroup implements AutoCloseable {
   private final NcclApi nccl;
   private final List<CudaEngine> engines;
   private final long[] communicators;
+  private volatile boolean aborted;
 
   /**
    * Joins engines.
@@ -80,10 +81,31 @@ public final class NcclGroup implements AutoCloseable {
       engine.transfers().upload(host, device.address());
       average(rank, device.address(), values.length, FLOAT64);
       engine.transfers().download(device.address(), host);
+      checkNotAborted(); // what came back is no mean then
+    }
+  }
+
+  /**
+   * Lets no GPU wait any longer for the others: averages fail from now on. Any thread may call
+   * this.
+   */
+  public synchronized void abort() {
+    if (!aborted) {
+      aborted = true;
+      for (long communicator : communicators) {
+        check(nccl.ncclCommAbort(communicator), "ncclCommAbort");
+      }
+    }
+  }
+
+  private void checkNotAborted() {
+    if (aborted) {
+      throw new CudaException("another GPU has failed");
     }
   }
 
   private void average(int rank, long address, long count, int type) {
+    checkNotAborted();
     CudaStream stream = engines.get(rank).stream();
     stream.submit();
     engines.get(rank).makeCurrent();
@@ -102,9 +124,11 @@ public final class NcclGroup implements AutoCloseable {
   }
 
   @Override
-  public void close() {
-    for (long communicator : communicators) {
-      check(nccl.ncclCommDestroy(communicator), "ncclCommDestroy");
+  public synchronized void close() {
+    if (!aborted) {
+      for (long communicator : communicators) {
+        check(nccl.ncclCommDestroy(communicator), "ncclCommDestroy");
+      }
     }
   }
 }

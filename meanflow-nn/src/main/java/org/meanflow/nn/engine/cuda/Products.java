@@ -3,14 +3,14 @@ package org.meanflow.nn.engine.cuda;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
-import java.util.ArrayList;
 import java.util.HashMap;
-import java.util.List;
 import java.util.Map;
+import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.Precision;
 
 /**
- * Products of matrices by cuBLASLt. What is planned for a shape (descriptions, algorithm) is kept.
+ * Products of matrices by cuBLASLt, with what it does on the way to an element: a bias added, or
+ * its gradient summed up. What is planned for a shape (descriptions, algorithm) is kept.
  *
  * <p>cuBLASLt thinks column-major, so it is asked for the transpose: row-major D = op(A) op(B) is
  * column-major Dᵀ = op(B)ᵀ op(A)ᵀ on the same memory.
@@ -29,7 +29,6 @@ final class Products implements AutoCloseable {
   private static final int DESC_EPILOGUE = 7;
   private static final int DESC_BIAS_POINTER = 8;
   private static final int DESC_BIAS_DATA_TYPE = 26;
-  private static final int EPILOGUE_BIAS = 4;
   private static final int PREF_WORKSPACE_BYTES = 1;
   private static final int PREF_ALIGNMENT_A = 5;
   private static final int PREF_ALIGNMENT_B = 6;
@@ -45,12 +44,26 @@ final class Products implements AutoCloseable {
   private final long handle;
   private final MemoryPool pool;
   private final Block workspace;
-  private final Map<Shape, Integer> planned = new HashMap<>();
-  private final List<Plan> plans = new ArrayList<>();
+  private final Map<Shape, Plan> planned = new HashMap<>();
   private final Arena arena = Arena.ofShared();
 
   /** The factors 1 and 0. */
   private final MemorySegment numbers = arena.allocate(8, 8);
+
+  /** What happens beside the product itself; the vector has the type of D. */
+  enum Epilogue {
+    NONE(1),
+    /** A vector of m elements is added to each column of D. */
+    BIAS(4),
+    /** A vector of n elements becomes the sums of op(B) over k. */
+    SUMS_OF_B(512);
+
+    private final int code;
+
+    Epilogue(int code) {
+      this.code = code;
+    }
+  }
 
   /**
    * A product as cuBLASLt sees it, column-major: D {@code [m, n]}, of an inner extent k.
@@ -59,8 +72,9 @@ final class Products implements AutoCloseable {
    * @param bTransposed whether B is stored {@code [n, k]}
    * @param compact whether A and B are bfloat16
    * @param compactResult whether D is bfloat16
-   * @param biased whether a bias of m elements, of D's type, is added to each column
-   * @param alignment of A, B and D: the largest powers of two up to 256 that divide the addresses
+   * @param epilogue what else is done
+   * @param alignment of A, B, D and the epilogue's vector: the largest powers of two up to 256 (16
+   *     for the vector) that divide the addresses
    */
   record Shape(
       long m,
@@ -70,8 +84,8 @@ final class Products implements AutoCloseable {
       boolean bTransposed,
       boolean compact,
       boolean compactResult,
-      boolean biased,
-      int alignment) {}
+      Epilogue epilogue,
+      long alignment) {}
 
   Products(Cuda cuda, CudaStream stream, MemoryPool pool, Precision precision) {
     this.cuda = cuda;
@@ -87,29 +101,49 @@ final class Products implements AutoCloseable {
   }
 
   /**
-   * Row-major y = x wᵀ (+ bias), or y += x wᵀ.
+   * Row-major y = x wᵀ (+ bias).
    *
    * @param x {@code [rows, in]}
    * @param w {@code [out, in]}, of the type of x
-   * @param bias {@code [out]}, of the type of y, or of size 0 for none
+   * @param bias {@code [out]}, of the type of y, or {@code null} for none
    * @param y {@code [rows, out]}
+   * @return false, with nothing done, if cuBLASLt cannot add the bias
    */
-  void timesTransposed(CudaTensor x, CudaTensor w, long bias, CudaTensor y, boolean add) {
-    long out = w.dim(0);
-    multiply(out, y.dim(0), w.dim(1), w, true, x, false, y, bias, add);
+  boolean timesTransposed(CudaTensor x, CudaTensor w, @Nullable CudaTensor bias, CudaTensor y) {
+    Epilogue epilogue = bias == null ? Epilogue.NONE : Epilogue.BIAS;
+    return multiply(
+        w.dim(0), y.dim(0), w.dim(1), w, true, x, false, y, epilogue, address(bias), false);
   }
 
   /** Row-major y = x w, or y += x w; x {@code [rows, out]}, w {@code [out, in]}. */
   void times(CudaTensor x, CudaTensor w, CudaTensor y, boolean add) {
-    multiply(w.dim(1), y.dim(0), w.dim(0), w, false, x, false, y, 0, add);
+    multiply(w.dim(1), y.dim(0), w.dim(0), w, false, x, false, y, Epilogue.NONE, 0, add);
   }
 
-  /** Row-major y = gᵀ x, or y += gᵀ x; g {@code [rows, out]}, x {@code [rows, in]}. */
-  void transposedTimes(CudaTensor g, CudaTensor x, CudaTensor y, boolean add) {
-    multiply(x.dim(1), g.dim(1), g.dim(0), x, false, g, true, y, 0, add);
+  /**
+   * Row-major y = gᵀ x, or y += gᵀ x, and the sums of the columns of g.
+   *
+   * @param g {@code [rows, out]}
+   * @param x {@code [rows, in]}, of the type of g
+   * @param sums {@code [out]}, of the type of y, overwritten; {@code null} if not wanted
+   * @param y {@code [out, in]}
+   * @return false, with nothing done, if cuBLASLt cannot sum on the way
+   */
+  boolean transposedTimes(
+      CudaTensor g, CudaTensor x, @Nullable CudaTensor sums, CudaTensor y, boolean add) {
+    Epilogue epilogue = sums == null ? Epilogue.NONE : Epilogue.SUMS_OF_B;
+    if (sums != null) {
+      sums.block.version++;
+    }
+    return multiply(
+        x.dim(1), g.dim(1), g.dim(0), x, false, g, true, y, epilogue, address(sums), add);
   }
 
-  private void multiply(
+  private static long address(@Nullable CudaTensor tensor) {
+    return tensor == null ? 0 : tensor.address();
+  }
+
+  private boolean multiply(
       long m,
       long n,
       long k,
@@ -118,25 +152,31 @@ final class Products implements AutoCloseable {
       CudaTensor b,
       boolean bTransposed,
       CudaTensor d,
-      long bias,
+      Epilogue epilogue,
+      long vector,
       boolean add) {
-    d.block.version++;
-    int alignment =
-        alignment(a.address()) | alignment(b.address()) << 10 | alignment(d.address()) << 20;
+    long alignment =
+        alignment(a.address())
+            | alignment(b.address()) << 10
+            | alignment(d.address()) << 20
+            | Math.min(16, alignment(vector)) << 30;
     Shape shape =
-        new Shape(m, n, k, aTransposed, bTransposed, a.bfloat16, d.bfloat16, bias != 0, alignment);
-    Integer plan = planned.get(shape);
+        new Shape(m, n, k, aTransposed, bTransposed, a.bfloat16, d.bfloat16, epilogue, alignment);
+    Plan plan = planned.get(shape);
     if (plan == null) {
-      Plan made = new Plan(shape, bias);
-      plans.add(made);
-      plan = stream.register(made);
+      plan = new Plan(shape);
       planned.put(shape, plan);
     }
-    stream.product(plan, a.address(), b.address(), d.address(), bias, add);
+    if (!plan.possible) {
+      return false;
+    }
+    d.block.version++;
+    stream.product(plan.number, a.address(), b.address(), d.address(), vector, add);
+    return true;
   }
 
-  private static int alignment(long address) {
-    return (int) Math.min(256, Long.lowestOneBit(address));
+  private static long alignment(long address) {
+    return address == 0 ? 0 : Math.min(256, Long.lowestOneBit(address));
   }
 
   private static int type(boolean compact) {
@@ -162,7 +202,7 @@ final class Products implements AutoCloseable {
     final long b;
     final long d;
 
-    Description(CublasLtApi lt, int computeType, Shape shape, long bias) {
+    Description(CublasLtApi lt, int computeType, Shape shape) {
       this.lt = lt;
       product =
           made(
@@ -170,10 +210,10 @@ final class Products implements AutoCloseable {
               "cublasLtMatmulDescCreate");
       set(DESC_TRANSA, shape.aTransposed ? TRANSPOSED : 0);
       set(DESC_TRANSB, shape.bTransposed ? TRANSPOSED : 0);
-      if (shape.biased) {
-        set(DESC_EPILOGUE, EPILOGUE_BIAS);
+      if (shape.epilogue != Epilogue.NONE) {
+        set(DESC_EPILOGUE, shape.epilogue.code);
         set(DESC_BIAS_DATA_TYPE, type(shape.compactResult));
-        point(bias);
+        point(shape.alignment >> 30); // an address that is as aligned as all that will come
       }
       a =
           shape.aTransposed
@@ -213,9 +253,9 @@ final class Products implements AutoCloseable {
           "cublasLtMatmulDescSetAttribute");
     }
 
-    /** Says where the bias lies. */
-    void point(long bias) {
-      value.set(ValueLayout.JAVA_LONG, 0, bias);
+    /** Says where the vector of the epilogue lies. */
+    void point(long vector) {
+      value.set(ValueLayout.JAVA_LONG, 0, vector);
       check(
           lt,
           lt.cublasLtMatmulDescSetAttribute(product, DESC_BIAS_POINTER, value.address(), 8),
@@ -246,11 +286,16 @@ final class Products implements AutoCloseable {
     private final Shape shape;
     private final Description description;
     private final MemorySegment algorithm = arena.allocate(HEURISTIC_BYTES, 16);
+    private final int number;
 
-    Plan(Shape shape, long bias) {
+    /** False if there is no algorithm with this epilogue; without one there always is. */
+    private final boolean possible;
+
+    Plan(Shape shape) {
       this.shape = shape;
       CublasLtApi lt = cuda.cublasLt;
-      description = new Description(lt, computeType, shape, bias);
+      cuda.makeCurrent();
+      description = new Description(lt, computeType, shape);
       MemorySegment found = arena.allocate(ValueLayout.JAVA_INT);
       int result =
           lt.cublasLtMatmulAlgoGetHeuristic(
@@ -264,7 +309,10 @@ final class Products implements AutoCloseable {
               1,
               algorithm.address(),
               found.address());
-      if (result != 0 || found.get(ValueLayout.JAVA_INT, 0) == 0) {
+      possible = result == 0 && found.get(ValueLayout.JAVA_INT, 0) > 0;
+      number = possible ? stream.register(this) : -1;
+      if (!possible && shape.epilogue == Epilogue.NONE) {
+        description.close();
         throw new CudaException(
             "cuBLASLt knows no way to compute %s: %s (%d)"
                 .formatted(shape, Cuda.string(lt.cublasLtGetStatusString(result)), result));
@@ -272,9 +320,9 @@ final class Products implements AutoCloseable {
     }
 
     @Override
-    public void execute(long aAddress, long bAddress, long dAddress, long bias, boolean add) {
-      if (shape.biased) {
-        description.point(bias);
+    public void execute(long aAddress, long bAddress, long dAddress, long vector, boolean add) {
+      if (shape.epilogue != Epilogue.NONE) {
+        description.point(vector);
       }
       int result =
           cuda.cublasLt.cublasLtMatmul(
@@ -303,7 +351,7 @@ final class Products implements AutoCloseable {
   @Override
   public void close() {
     cuda.makeCurrent();
-    plans.forEach(plan -> plan.description.close());
+    planned.values().forEach(plan -> plan.description.close());
     check(cuda.cublasLt, cuda.cublasLt.cublasLtDestroy(handle), "cublasLtDestroy");
     pool.recycle(workspace);
     arena.close();

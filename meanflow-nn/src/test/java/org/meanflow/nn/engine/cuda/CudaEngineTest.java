@@ -4,6 +4,9 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import java.io.IOException;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -17,8 +20,12 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
+import org.junit.jupiter.params.provider.ValueSource;
 import org.meanflow.core.random.Purpose;
 import org.meanflow.core.random.RandomStream;
+import org.meanflow.nn.engine.Cotangent;
+import org.meanflow.nn.engine.ElementwiseKernels;
+import org.meanflow.nn.engine.LinearKernels;
 import org.meanflow.nn.engine.Norm;
 import org.meanflow.nn.engine.Precision;
 import org.meanflow.nn.engine.Storage;
@@ -32,6 +39,7 @@ import org.nd4j.linalg.factory.Nd4j;
 @Tag("cuda-emulated")
 class CudaEngineTest {
   private static final int LAUNCH_FAILED = 719;
+  private static final int ILLEGAL_ADDRESS = 700;
 
   private Controls controls;
 
@@ -46,6 +54,7 @@ class CudaEngineTest {
     controls.emulatedReset();
     controls.emulatedSetMemoryLimit(4L << 30);
     controls.emulatedSetCapability(9, 0);
+    controls.emulatedSetStreams(0);
   }
 
   private static CudaEngine engine(Precision precision, boolean graphs) {
@@ -163,6 +172,139 @@ class CudaEngineTest {
     assertThat(losses.getLast()).isEqualTo(losses.getFirst());
   }
 
+  /** Streams that do everything as late, or in as wild an order, as events allow. */
+  @ParameterizedTest
+  @ValueSource(ints = {1, 2, 3, 4})
+  void trainingIsTheSameInWhateverOrderStreamsWork(int order) {
+    List<List<Double>> losses = new ArrayList<>();
+    for (int streams : new int[] {0, order}) {
+      controls.emulatedSetStreams(streams);
+      try (CudaEngine engine = engine();
+          TrainingRun run = new TrainingRun(engine)) {
+        losses.add(run.steps(4));
+      }
+    }
+    assertThat(losses.getLast()).isEqualTo(losses.getFirst());
+  }
+
+  /** Large uploads overtake the work before them, but neither that nor what follows sees it. */
+  @ParameterizedTest
+  @ValueSource(ints = {0, 1, 2, 3, 4, 5})
+  void uploadsBesideWorkArriveInTheirTurn(int order) {
+    controls.emulatedSetStreams(order);
+    int n = 1 << 18; // 1 MB: the ring of 32 goes round
+    try (CudaEngine engine = engine();
+        Tensor batch = engine.allocate(n);
+        Tensor sum = engine.allocate(n)) {
+      ElementwiseKernels elementwise = engine.kernels().elementwise();
+      elementwise.fill(sum, 0);
+      for (int i = 1; i <= 40; i++) {
+        engine.write(Nd4j.valueArrayOf(new long[] {n}, (float) i, DataType.FLOAT), batch);
+        elementwise.scale(1, batch, sum, true);
+        elementwise.scale(1, batch, sum, true);
+        elementwise.fill(batch, Double.NaN);
+        elementwise.scale(0, sum, batch, false);
+      }
+      INDArray result = engine.read(sum);
+      assertThat(result.minNumber().doubleValue()).isEqualTo(40 * 41);
+      assertThat(result.maxNumber().doubleValue()).isEqualTo(40 * 41);
+      assertThat(engine.stream().graphLaunches()).isPositive();
+    }
+  }
+
+  /** The emulation itself: what is not waited for has not happened. */
+  @ParameterizedTest
+  @ValueSource(booleans = {true, false})
+  void aMissingWaitForAnotherStreamShows(boolean waits) {
+    controls.emulatedSetStreams(1);
+    try (CudaEngine engine = engine();
+        Tensor target = engine.allocate(4);
+        Arena arena = Arena.ofConfined()) {
+      Cuda cuda = EmulatedDevice.cuda();
+      DriverApi driver = cuda.driver;
+      long other = cuda.longOf(out -> driver.cuStreamCreate(out, 1), "cuStreamCreate");
+      long event = cuda.longOf(out -> driver.cuEventCreate(out, 2), "cuEventCreate");
+      MemorySegment ones = arena.allocateFrom(ValueLayout.JAVA_FLOAT, 1, 1, 1, 1);
+      long address = ((CudaTensor) target).address();
+      assertThat(driver.cuMemcpyHtoDAsync_v2(address, ones.address(), 16, other)).isZero();
+      assertThat(driver.cuEventRecord(event, other)).isZero();
+      if (waits) {
+        assertThat(driver.cuStreamWaitEvent(engine.stream().handle(), event, 0)).isZero();
+      }
+      double sum = engine.read(target).sumNumber().doubleValue();
+      assertThat(sum).isEqualTo(Double.valueOf(waits ? 4 : Double.NaN)); // boxed: NaN equals NaN
+      assertThat(driver.cuEventDestroy_v2(event)).isZero();
+      assertThat(driver.cuStreamDestroy_v2(other)).isZero();
+    }
+  }
+
+  private static final int BIAS = 4;
+  private static final int SUMS_OF_B = 512;
+
+  /** What cuBLASLt does beside a product, and the kernels in its place, on all kinds of rows. */
+  @ParameterizedTest
+  @EnumSource(
+      value = Precision.class,
+      names = {"FP32", "TF32", "BF16"})
+  void epiloguesAndTheKernelsInTheirPlaceAgree(Precision precision) {
+    for (int rows : new int[] {1, 7, 200}) {
+      for (boolean add : new boolean[] {false, true}) {
+        List<INDArray> fused = linear(precision, rows, add);
+        controls.emulatedRefuseEpilogues(BIAS | SUMS_OF_B);
+        List<INDArray> apart = linear(precision, rows, add);
+        controls.emulatedRefuseEpilogues(0);
+        for (int i = 0; i < fused.size(); i++) {
+          // Sums of 200 numbers of order 1, which the product may round to its factors' type first.
+          double bound =
+              switch (precision) {
+                case BF16 -> 0.5;
+                case TF32 -> 0.06;
+                default -> 1e-4;
+              };
+          double distance = fused.get(i).sub(apart.get(i)).amaxNumber().doubleValue();
+          assertThat(distance <= bound).as("%s of %d: %s", i, rows, distance).isTrue();
+        }
+      }
+    }
+  }
+
+  /** y, x̄ is left out, W̄ and b̄ of a linear map with 12 columns in and 20 out. */
+  private static List<INDArray> linear(Precision precision, int rows, boolean add) {
+    try (CudaEngine engine = engine(precision, true);
+        Tensor x = engine.copyOf(random(1, rows, 12));
+        Tensor w = engine.copyOf(random(2, 20, 12));
+        Tensor b = engine.copyOf(random(3, 20));
+        Tensor y = engine.allocate(rows, 20);
+        Tensor gy = engine.copyOf(random(4, rows, 20));
+        Tensor gw = engine.copyOf(random(5, 20, 12));
+        Tensor gb = engine.copyOf(random(6, 20))) {
+      LinearKernels linear = engine.kernels().linear();
+      linear.linear(x, w, b, rows, y);
+      linear.linearBackward(x, w, gy, null, new Cotangent(gw, add), new Cotangent(gb, add));
+      return List.of(engine.read(y), engine.read(gw), engine.read(gb));
+    }
+  }
+
+  @Test
+  void biasGradientsCostNoPassOfTheirOwn() {
+    try (CudaEngine engine = engine(Precision.FP32, false);
+        Tensor x = engine.copyOf(random(1, 200, 12));
+        Tensor w = engine.copyOf(random(2, 20, 12));
+        Tensor gy = engine.copyOf(random(4, 200, 20));
+        Tensor gw = engine.allocate(20, 12);
+        Tensor gb = engine.allocate(20)) {
+      for (boolean add : new boolean[] {false, true}) {
+        long before = controls.emulatedLaunches();
+        engine
+            .kernels()
+            .linear()
+            .linearBackward(x, w, gy, null, new Cotangent(gw, add), new Cotangent(gb, add));
+        // The product alone, and to add: 20 numbers to 20 others.
+        assertThat(controls.emulatedLaunches() - before).isEqualTo(add ? 2 : 1);
+      }
+    }
+  }
+
   @Test
   void outOfMemoryTellsWhatWasAskedAndWhatIsFree() {
     try (CudaEngine engine = engine();
@@ -200,11 +342,66 @@ class CudaEngineTest {
       controls.emulatedFailLaunch(1, LAUNCH_FAILED);
       assertThatThrownBy(() -> engine.kernels().elementwise().fill(x, 1))
           .isInstanceOf(CudaException.class)
-          .hasMessage(
+          .hasMessageStartingWith(
               "launch of kernel fill (grid 1 x 1 x 1, block 256, 0 bytes of shared memory) failed:"
                   + " CUDA_ERROR_LAUNCH_FAILED (719): unspecified launch failure");
       controls.emulatedReset();
     }
+  }
+
+  /** A fault is known long after the launch. */
+  @Test
+  void faultsOfKernelsTellHowToFindThem() {
+    try (CudaEngine engine = engine();
+        Tensor x = engine.allocate(1000)) {
+      controls.emulatedSetStreams(1);
+      controls.emulatedFailLaunch(1, ILLEGAL_ADDRESS);
+      engine.kernels().elementwise().fill(x, 1);
+      assertThatThrownBy(() -> engine.read(x))
+          .isInstanceOf(CudaException.class)
+          .hasMessage(
+              "cuStreamSynchronize failed: CUDA_ERROR_ILLEGAL_ADDRESS (700): an illegal memory"
+                  + " access was encountered; it or what was launched before it did that:"
+                  + " -Dmeanflow.cuda.graphs=false and CUDA_LAUNCH_BLOCKING=1 in the environment"
+                  + " name the kernel, and the process has to be started anew");
+      controls.emulatedReset();
+    }
+  }
+
+  @Test
+  void failedProductTellsItsShape() {
+    try (CudaEngine engine = engine(Precision.FP32, false);
+        Tensor x = engine.copyOf(random(1, 3, 12));
+        Tensor w = engine.copyOf(random(2, 20, 12));
+        Tensor y = engine.allocate(3, 20)) {
+      controls.emulatedFailLaunch(1, LAUNCH_FAILED);
+      assertThatThrownBy(() -> engine.kernels().linear().linear(x, w, null, 0, y))
+          .isInstanceOf(CudaException.class)
+          .hasMessageStartingWith("cublasLtMatmul of Shape[m=20, n=3, k=12, ")
+          .hasMessageEndingWith(" failed: CUBLAS_STATUS_EXECUTION_FAILED (13)");
+      controls.emulatedReset();
+    }
+  }
+
+  @Test
+  void oldDriversAreNamed() {
+    controls.emulatedSetDriverVersion(11040);
+    assertThatThrownBy(() -> new Cuda(EmulatedDevice.reader(EmulatedDevice.settings())))
+        .isInstanceOf(CudaException.class)
+        .hasMessage("the driver knows CUDA 11.4; 11.8 or newer is needed: update the driver");
+  }
+
+  @Test
+  void gpusThatAreNotThereAreRefused() {
+    Map<String, String> settings = EmulatedDevice.settings();
+    settings.put("meanflow.cuda.device", "1");
+    assertThatThrownBy(() -> new Cuda(EmulatedDevice.reader(settings)))
+        .isInstanceOf(CudaException.class)
+        .hasMessage("GPU 1 was asked for, this machine has 1, counted from 0");
+    settings.put("meanflow.cuda.device", "first");
+    assertThatThrownBy(() -> new Cuda(EmulatedDevice.reader(settings)))
+        .isInstanceOf(CudaException.class)
+        .hasMessage("meanflow.cuda.device must be the number of a GPU, got 'first'");
   }
 
   @Test
@@ -228,7 +425,9 @@ class CudaEngineTest {
     controls.emulatedSetCapability(7, 5);
     assertThatThrownBy(() -> new Cuda(EmulatedDevice.reader(EmulatedDevice.settings())))
         .isInstanceOf(CudaException.class)
-        .hasMessage("Emulated device has compute capability 7.5; 8.0 or newer is needed");
+        .hasMessage(
+            "Emulated device has compute capability 7.5; the tensor-core instructions of attention"
+                + " need 8.0 or newer");
     controls.emulatedSetCapability(19, 0);
     assertThatThrownBy(() -> new Cuda(EmulatedDevice.reader(EmulatedDevice.settings())))
         .isInstanceOf(CudaException.class)

@@ -15,7 +15,8 @@ public final class EmulatedDevice {
   private EmulatedDevice() {}
 
   /**
-   * What the emulated device has and a real one has not; all but the first three return nothing.
+   * What the emulated device has and a real one has not. The first three and the last return
+   * something.
    */
   interface Controls {
     long emulatedAllocations();
@@ -31,11 +32,31 @@ public final class EmulatedDevice {
     int emulatedFailLaunch(int countdown, int code);
 
     int emulatedSetCapability(int major, int minor);
+
+    int emulatedSetDriverVersion(int version);
+
+    int emulatedSetDevices(int count);
+
+    int emulatedRefuseEpilogues(int epilogues);
+
+    int emulatedSetStreams(int order);
   }
 
   /** Makes it the GPU of all engines called cuda from here on; skips where it cannot be built. */
   public static void use() {
     settings().forEach(System::setProperty);
+  }
+
+  /** Makes several of it the GPUs; {@link #release} when done. */
+  public static void use(int count) {
+    use();
+    controls().emulatedSetDevices(count);
+  }
+
+  /** Undoes {@link #use()}. */
+  public static void release() {
+    settings().keySet().forEach(System::clearProperty);
+    controls().emulatedReset();
   }
 
   /** The settings that make it the GPU. */
@@ -47,6 +68,7 @@ public final class EmulatedDevice {
             "meanflow.cuda.driver", file,
             "meanflow.cuda.nvrtc", file,
             "meanflow.cuda.cublasLt", file,
+            "meanflow.cuda.nccl", file,
             "meanflow.cuda.cache", library.resolveSibling("cubin").toString()));
   }
 

@@ -59,12 +59,21 @@ class RealLibrariesTest {
     Found library = find(Library.CUBLAS_LT);
     CublasLtApi lt = NativeApi.bind(CublasLtApi.class, library.symbols(), library.where());
     assertThat(lt.cublasLtGetVersion()).isGreaterThan(110_000);
-    for (boolean biased : new boolean[] {false, true}) {
+    for (Products.Epilogue epilogue : Products.Epilogue.values()) {
+      boolean compact = epilogue == Products.Epilogue.BIAS;
       Products.Shape shape =
           new Products.Shape(
-              48, 64, 32, true, false, true, biased, biased, 16 | 64 << 10 | 256 << 20);
+              48,
+              64,
+              32,
+              true,
+              false,
+              true,
+              compact,
+              epilogue,
+              16 | 64 << 10 | 256 << 20 | 16L << 30);
       for (int computeType : new int[] {68, 77}) {
-        new Products.Description(lt, computeType, shape, 4096).close();
+        new Products.Description(lt, computeType, shape).close();
       }
     }
   }
