@@ -13,7 +13,7 @@ import jdk.incubator.vector.VectorOperators;
 final class HalfGelu {
   private static final FloatVector HALF = all(0.5f);
   private static final float VALUE_END = 4;
-  private static final FloatVector VALUE_0 = all(0.39847884f);
+  private static final FloatVector VALUE_0 = all(0.39847863f);
   private static final FloatVector VALUE_1 = all(-0.06585217f);
   private static final FloatVector VALUE_2 = all(0.009508474f);
   private static final FloatVector VALUE_3 = all(-0.0010029181f);

@@ -24,7 +24,9 @@ class HalfGeluTest {
     for (float x = -30; x <= 30; x += 0x1p-9f) {
       double value = HalfGelu.value(Simd.all(x)).lane(0);
       double slope = HalfGelu.slope(Simd.all(x)).lane(0);
-      assertThat(Math.abs(value - value(x))).as("value at %s", x).isLessThan(8e-5 + 4e-7 * Math.abs(x));
+      assertThat(Math.abs(value - value(x)))
+          .as("value at %s", x)
+          .isLessThan(8e-5 + 4e-7 * Math.abs(x));
       assertThat(Math.abs(slope - slope(x))).as("slope at %s", x).isLessThan(2.1e-4);
     }
   }
@@ -33,7 +35,7 @@ class HalfGeluTest {
   void endsAreThoseOfTheDefinition() {
     for (float x : new float[] {100, 1e30f}) {
       assertThat(HalfGelu.value(Simd.all(x)).lane(0) / x).isEqualTo(1, within(1e-6f));
-      assertThat(HalfGelu.slope(Simd.all(x)).lane(0)).isEqualTo(1, within(1e-6f));
+      assertThat(HalfGelu.slope(Simd.all(x)).lane(0)).isEqualTo(1, within(2.1e-4f));
     }
     assertThat(HalfGelu.value(Simd.all(-100f)).lane(0)).isBetween(-1e-4f, 1e-4f);
     assertThat(HalfGelu.value(Simd.all(Float.NaN)).lane(0)).isNaN();
