@@ -17,6 +17,9 @@ import org.meanflow.nn.engine.cpu.PackedWeight.Use;
 final class CpuLinear implements LinearKernels {
   private static final long FEW_ROWS = 64;
 
+  /** Up to so many columns are read by few pieces of a gradient: packing them does not pay. */
+  private static final long NARROW = 256;
+
   private static final int TILE_SLOT = 2;
 
   private final CpuEngine engine;
@@ -148,7 +151,7 @@ final class CpuLinear implements LinearKernels {
   void addOuterProducts(CpuTensor g, CpuTensor x, Cotangent gw) {
     boolean few = isFew(g.dim(0));
     boolean half = products.half() && (g.half() || x.half() || !few);
-    boolean packed = OneDnn.available() && !few;
+    boolean packed = OneDnn.available() && !few && Math.min(g.dim(1), x.dim(1)) > NARROW;
     try (CpuTensor a = asFactor(g, half);
         CpuTensor b = packed ? CpuTensor.of(x.view(0, x.shape())) : asFactor(x, half)) {
       OuterProduct product =

@@ -16,7 +16,7 @@ final class OuterProduct {
   private static final long WHOLE = 768;
 
   /** There are at least so many pieces, if they have {@link #MULTIPLE} columns. */
-  private static final long PIECES = 4;
+  private static final long PIECES = 2;
 
   private static final long BLOCK = 512;
   private static final long MULTIPLE = 16;
@@ -46,7 +46,8 @@ final class OuterProduct {
   OuterProduct(Workers workers, Products all, Shape shape) {
     this.workers = workers;
     this.shape = shape;
-    boolean wide = shape.in > shape.out;
+    boolean wide = shape.packed && shape.in > shape.out;
+    // Unpacked, x is best read in whole rows.
     outs = wide ? whole(shape.out) : cut(shape.out);
     ins = wide ? cut(shape.in) : whole(shape.in);
     blocks = Pieces.of(shape.rows, BLOCK, MULTIPLE);
