@@ -118,7 +118,7 @@ class DataParallelFieldTest {
       parameters.write(weight, broken);
       Tangent tangent = Tangent.along(random(-2, 2, 2, 4, 4));
       try (TrainableVelocity.Pass pass = field.pass(z, times, times, null, tangent)) {
-        assertThat(pass.firstNonFinite()).isEqualTo("blocks.1.mlp (Linear)");
+        assertThat(pass.firstNonFinite()).isEqualTo("blocks.1.mlp (FeedForward)");
       }
     }
   }
