@@ -84,7 +84,7 @@ class TrainerTest {
       assertThatThrownBy(trainer::step)
           .isInstanceOf(BadStepException.class)
           .hasMessageContaining("step 1")
-          .hasMessageContaining("blocks.1.mlp (Linear)");
+          .hasMessageContaining("blocks.1.mlp (FeedForward)");
     }
   }
 
