@@ -50,7 +50,13 @@ final class PackedWeight implements AutoCloseable {
   record Panel(long from, long columns, long address, Layout layout) {}
 
   /** The copy of a panel into its layout. */
-  private record Packing(Reorder reorder, long source, Memory.Block target) {}
+  private record Packing(Packer packer, long source, Memory.Block target) {}
+
+  /** Copies a matrix into a layout. */
+  @FunctionalInterface
+  interface Packer {
+    void pack(Scratch scratch, long from, long to);
+  }
 
   PackedWeight(Memory memory, Products products, Key key, long typicalRows) {
     this.memory = memory;
@@ -70,7 +76,7 @@ final class PackedWeight implements AutoCloseable {
     Layout layout =
         products.packedLayout(typicalRows, rows, columns, Layout.rows(products.half(), rows));
     Memory.Block block = memory.take(layout.bytes());
-    packings.add(new Packing(products.reorder(rows, columns, plain, layout), source, block));
+    packings.add(new Packing(products.packer(rows, columns, plain, layout), source, block));
     panels.add(new Panel(from, columns, block.address, layout));
   }
 
@@ -85,7 +91,7 @@ final class PackedWeight implements AutoCloseable {
 
   void pack(int i, Scratch scratch) {
     Packing packing = packings.get(i);
-    packing.reorder.run(scratch, packing.source, packing.target.address);
+    packing.packer.pack(scratch, packing.source, packing.target.address);
   }
 
   boolean isOf(long weightVersion) {

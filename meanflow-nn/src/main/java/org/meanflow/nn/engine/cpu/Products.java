@@ -12,7 +12,11 @@ import org.meanflow.nn.engine.cpu.Product.Spec;
 
 /** Compiled products and packed weights of one engine. */
 final class Products {
-  private static final long PLAIN_PANEL = 256;
+  /** Columns of a plain panel: several panels, to be shared out, of no more columns than this. */
+  private static final long PLAIN_PANEL = 192;
+
+  private static final long PLAIN_PANELS = 4;
+  private static final long PANEL_MULTIPLE = 32;
 
   private final Memory memory;
   private final Workers workers;
@@ -20,6 +24,7 @@ final class Products {
   private final Map<Spec, Product> compiled = new HashMap<>();
   private final Map<PackedFor, Layout> packedLayouts = new HashMap<>();
   private final Map<Change, Reorder> reorders = new HashMap<>();
+  private final Map<Change, Boolean> pairs = new HashMap<>();
 
   private record PackedFor(long m, long k, long n, Layout a) {}
 
@@ -85,6 +90,29 @@ final class Products {
                 workers.count()));
   }
 
+  /** What packs a float32 matrix {@code [rows, columns]}: our own loop for the layout it knows. */
+  PackedWeight.Packer packer(long rows, long columns, Layout from, Layout to) {
+    return from.columnStride() == 1 && to.half() && isPairs(rows, columns, to)
+        ? (scratch, source, target) ->
+            PairPacking.pack(source, from.rowStride(), rows, columns, target)
+        : reorder(rows, columns, from, to)::run;
+  }
+
+  private boolean isPairs(long rows, long columns, Layout layout) {
+    return pairs.computeIfAbsent(
+        new Change(rows, columns, Layout.rows(false, columns), layout),
+        change -> {
+          boolean[] result = new boolean[1];
+          Reorder reorder = reorder(rows, columns, change.from, layout);
+          workers.run(
+              1,
+              (item, scratch) ->
+                  result[0] =
+                      PairPacking.isLayout(rows, columns, layout, reorder, scratch, memory));
+          return result[0];
+        });
+  }
+
   /**
    * A weight ready to be multiplied with. If it was changed, all packed weights of its buffer are
    * packed anew, in parallel: they were changed together.
@@ -114,12 +142,18 @@ final class Products {
   static List<Panel> plain(CpuTensor w, Use use) {
     long in = w.dim(1);
     long columns = use == Use.FORWARD ? w.dim(0) : in;
+    Pieces pieces =
+        Pieces.of(
+            columns,
+            Math.clamp(columns / PLAIN_PANELS, PANEL_MULTIPLE, PLAIN_PANEL),
+            PANEL_MULTIPLE);
     List<Panel> panels = new ArrayList<>();
-    for (long from = 0; from < columns; from += PLAIN_PANEL) {
+    for (int i = 0; i < pieces.count(); i++) {
+      long from = pieces.start(i);
       panels.add(
           new Panel(
               from,
-              Math.min(PLAIN_PANEL, columns - from),
+              pieces.size(pieces.isLast(i)),
               w.address(use == Use.FORWARD ? from * in : from),
               use == Use.FORWARD ? Layout.transposed(false, in) : Layout.rows(false, in)));
     }

@@ -221,13 +221,17 @@ final class Simd {
 
   /** As bfloat16 to an address. */
   static void narrow(FloatVector x, long to) {
+    ((ShortVector) halfBits(x).convertShape(VectorOperators.I2S, SHORTS, 0))
+        .intoMemorySegment(ALL, to, ORDER);
+  }
+
+  /** As bfloat16, in the low bits of each lane; zeros in the high ones. */
+  static IntVector halfBits(FloatVector x) {
     IntVector bits = x.reinterpretAsInts();
     bits = bits.add(HALF).add(bits.lanewise(VectorOperators.LSHR, 16).and(ODD));
     // Rounding could carry a NaN's payload over into a number.
     bits = bits.blend(HALF_NANS, x.compare(VectorOperators.NE, x).cast(INTS));
-    bits = bits.lanewise(VectorOperators.LSHR, 16);
-    ((ShortVector) bits.convertShape(VectorOperators.I2S, SHORTS, 0))
-        .intoMemorySegment(ALL, to, ORDER);
+    return bits.lanewise(VectorOperators.LSHR, 16);
   }
 
   // Constant vectors: a broadcast within a loop costs the compiler much of what it may inline.

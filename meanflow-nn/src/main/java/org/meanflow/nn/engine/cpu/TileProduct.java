@@ -14,6 +14,11 @@ final class TileProduct {
   private static final long WIDE_HALF_ROWS = 128;
 
   private static final long WIDE = 1024;
+
+  /** There are at least so many tiles, to be shared out, unless they became too small. */
+  private static final long TILES = 4;
+
+  private static final long LEAST_ROWS = 64;
   private static final long MULTIPLE = 16;
 
   private final List<Panel> panels;
@@ -61,7 +66,8 @@ final class TileProduct {
    * @param half whether factors are bfloat16
    */
   static Pieces tiles(long rows, long widest, boolean half) {
-    return Pieces.of(rows, half && widest > WIDE ? WIDE_HALF_ROWS : ROWS, MULTIPLE);
+    long most = half && widest > WIDE ? WIDE_HALF_ROWS : ROWS;
+    return Pieces.of(rows, Math.clamp(Math.ceilDiv(rows, TILES), LEAST_ROWS, most), MULTIPLE);
   }
 
   private Product[] compile(Products products, long rows, long n, boolean bias, boolean add) {
