@@ -335,6 +335,7 @@ class PrimitiveTest {
     wide.add(new Case(new Linear(), x(3, 64), p(900, 64), p(900)));
     wide.add(new Case(new FeedForward(), x(3, 131, 40), p(71, 40), p(71), p(40, 71), p(40)));
     wide.add(new Case(new FeedForward(), x(3, 17, 32), p(900, 32), p(900), p(32, 900), p(32)));
+    wide.add(new Case(new FeedForward(), x(3, 33, 40), p(136, 40), p(136), p(48, 136), p(48)));
     wide.add(new Case(new AddTable(), x(3, 70, 33), p(1, 70, 33)));
     for (Norm norm : List.of(Norm.rms(), Norm.layer(), Norm.none())) {
       wide.add(new Case(new Normalize(norm), x(3, 70, 40), p(40)));

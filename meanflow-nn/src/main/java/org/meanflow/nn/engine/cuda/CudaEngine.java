@@ -2,7 +2,6 @@ package org.meanflow.nn.engine.cuda;
 
 import java.lang.foreign.MemorySegment;
 import java.lang.ref.Reference;
-import org.meanflow.nn.engine.ComposedFeedForward;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.Kernels;
 import org.meanflow.nn.engine.Precision;
@@ -29,6 +28,10 @@ public final class CudaEngine implements Engine {
   private boolean closed;
 
   CudaEngine(Cuda cuda, Precision precision, boolean graphs) {
+    this(cuda, precision, graphs, fusesGelu(cuda, precision));
+  }
+
+  CudaEngine(Cuda cuda, Precision precision, boolean graphs, boolean fusedGelu) {
     this.cuda = cuda;
     this.precision = precision;
     this.stream = new CudaStream(cuda, graphs);
@@ -41,13 +44,22 @@ public final class CudaEngine implements Engine {
     this.kernels =
         new Kernels(
             linear,
-            new ComposedFeedForward(this, linear, elementwise),
+            new CudaFeedForward(this, linear, elementwise, products, fusedGelu),
             elementwise,
             norm,
             new CudaModulation(this, norm),
             new CudaAttention(this, norm),
             new CudaEmbedding(this),
             new CudaOptimizer(this));
+  }
+
+  /**
+   * Whether cuBLASLt takes the GELU of a feed-forward network if nothing is said: not in float32,
+   * for how exact its tanh is nobody promises; and on Hopper and newer alone, since on older GPUs
+   * others measured no gain.
+   */
+  private static boolean fusesGelu(Cuda cuda, Precision precision) {
+    return precision != Precision.FP32 && cuda.architecture >= 90;
   }
 
   @Override

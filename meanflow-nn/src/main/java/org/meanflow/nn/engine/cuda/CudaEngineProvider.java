@@ -19,6 +19,9 @@ import org.meanflow.nn.engine.Precision;
  *   <li>{@code meanflow.cuda.device}: number of the GPU, 0 by default
  *   <li>{@code meanflow.cuda.cache}: folder of compiled kernels; empty for none
  *   <li>{@code meanflow.cuda.graphs}: {@code false} launches every kernel by itself
+ *   <li>{@code meanflow.cuda.fusedGelu}: {@code true} or {@code false}, whether cuBLASLt takes the
+ *       GELU of a feed-forward network along with the product; by default in TF32 and bfloat16 on
+ *       compute capability 9.0 and newer
  * </ul>
  */
 public final class CudaEngineProvider implements EngineProvider {
@@ -119,6 +122,10 @@ public final class CudaEngineProvider implements EngineProvider {
 
   private static CudaEngine engine(Cuda cuda, Precision precision) {
     String graphs = LibraryFinder.setting("meanflow.cuda.graphs");
-    return new CudaEngine(cuda, precision, graphs == null || Boolean.parseBoolean(graphs));
+    String gelu = LibraryFinder.setting("meanflow.cuda.fusedGelu");
+    boolean replayed = graphs == null || Boolean.parseBoolean(graphs);
+    return gelu == null
+        ? new CudaEngine(cuda, precision, replayed)
+        : new CudaEngine(cuda, precision, replayed, Boolean.parseBoolean(gelu));
   }
 }

@@ -17,7 +17,7 @@ final class CudaLinear implements LinearKernels {
     this.products = products;
   }
 
-  private static CudaTensor matrix(Tensor tensor, long columns) {
+  static CudaTensor matrix(Tensor tensor, long columns) {
     return (CudaTensor) tensor.matrix(columns);
   }
 

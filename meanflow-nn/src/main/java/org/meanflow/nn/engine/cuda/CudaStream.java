@@ -57,7 +57,7 @@ final class CudaStream implements AutoCloseable {
 
   /** A product of matrices with everything but its addresses; executes on {@link #handle}. */
   interface Product {
-    void execute(long a, long b, long d, long bias, boolean add);
+    void execute(long a, long b, long d, long vector, long matrix, boolean add);
   }
 
   /** The words of a run, compared by content. */
@@ -196,16 +196,16 @@ final class CudaStream implements AutoCloseable {
   }
 
   /** Queues a product of matrices. */
-  void product(int product, long a, long b, long d, long bias, boolean add) {
+  void product(int product, long a, long b, long d, long vector, long matrix, boolean add) {
     start = length;
     words[start] = 0;
     words[start + 1] = product;
     words[start + 2] = a;
     words[start + 3] = b;
     words[start + 4] = d;
-    words[start + 5] = bias;
+    words[start + 5] = vector;
     length += HEADER;
-    argument(add ? 1 : 0, 0);
+    argument(add ? 1 : 0, matrix);
     noted();
   }
 
@@ -301,7 +301,12 @@ final class CudaStream implements AutoCloseable {
         products
             .get((int) words[at + 1])
             .execute(
-                words[at + 2], words[at + 3], words[at + 4], words[at + 5], words[at + 6] != 0);
+                words[at + 2],
+                words[at + 3],
+                words[at + 4],
+                words[at + 5],
+                words[at + 7],
+                words[at + 6] != 0);
         at += HEADER + 2;
         continue;
       }

@@ -9,8 +9,9 @@ import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.Precision;
 
 /**
- * Products of matrices by cuBLASLt, with what it does on the way to an element: a bias added, or
- * its gradient summed up. What is planned for a shape (descriptions, algorithm) is kept.
+ * Products of matrices by cuBLASLt, with what it does on the way to an element: a bias added or its
+ * gradient summed up, GELU or its slope taken. What is planned for a shape (descriptions,
+ * algorithm) is kept.
  *
  * <p>cuBLASLt thinks column-major, so it is asked for the transpose: row-major D = op(A) op(B) is
  * column-major Dᵀ = op(B)ᵀ op(A)ᵀ on the same memory.
@@ -28,7 +29,13 @@ final class Products implements AutoCloseable {
   private static final int DESC_TRANSB = 4;
   private static final int DESC_EPILOGUE = 7;
   private static final int DESC_BIAS_POINTER = 8;
+  private static final int DESC_AUX_POINTER = 11;
+  private static final int DESC_AUX_STRIDE = 12;
   private static final int DESC_BIAS_DATA_TYPE = 26;
+
+  /** What the stride of an epilogue's matrix must be a multiple of. */
+  private static final int AUX_STRIDE_MULTIPLE = 8;
+
   private static final int PREF_WORKSPACE_BYTES = 1;
   private static final int PREF_ALIGNMENT_A = 5;
   private static final int PREF_ALIGNMENT_B = 6;
@@ -50,11 +57,17 @@ final class Products implements AutoCloseable {
   /** The factors 1 and 0. */
   private final MemorySegment numbers = arena.allocate(8, 8);
 
-  /** What happens beside the product itself; the vector has the type of D. */
+  /** What happens beside the product itself; vector and matrix have the type of D. */
   enum Epilogue {
     NONE(1),
     /** A vector of m elements is added to each column of D. */
     BIAS(4),
+    /** As BIAS, then GELU (tanh form). */
+    BIAS_GELU(4 | 32),
+    /** As BIAS_GELU, and a matrix {@code [m, n]} becomes what the GELU is taken of. */
+    BIAS_GELU_KEPT(4 | 32 | 128),
+    /** D is multiplied by the GELU's slope at a matrix {@code [m, n]}. */
+    GELU_SLOPE(64 | 128),
     /** A vector of n elements becomes the sums of op(B) over k. */
     SUMS_OF_B(512);
 
@@ -62,6 +75,14 @@ final class Products implements AutoCloseable {
 
     Epilogue(int code) {
       this.code = code;
+    }
+
+    private boolean hasVector() {
+      return (code & (4 | 512)) != 0;
+    }
+
+    private boolean hasMatrix() {
+      return (code & 128) != 0;
     }
   }
 
@@ -73,8 +94,8 @@ final class Products implements AutoCloseable {
    * @param compact whether A and B are bfloat16
    * @param compactResult whether D is bfloat16
    * @param epilogue what else is done
-   * @param alignment of A, B, D and the epilogue's vector: the largest powers of two up to 256 (16
-   *     for the vector) that divide the addresses
+   * @param alignment of A, B, D and the epilogue's vector and matrix: the largest powers of two up
+   *     to 256 (16 for these two) that divide the addresses
    */
   record Shape(
       long m,
@@ -112,12 +133,68 @@ final class Products implements AutoCloseable {
   boolean timesTransposed(CudaTensor x, CudaTensor w, @Nullable CudaTensor bias, CudaTensor y) {
     Epilogue epilogue = bias == null ? Epilogue.NONE : Epilogue.BIAS;
     return multiply(
-        w.dim(0), y.dim(0), w.dim(1), w, true, x, false, y, epilogue, address(bias), false);
+        w.dim(0), y.dim(0), w.dim(1), w, true, x, false, y, epilogue, address(bias), 0, false);
+  }
+
+  /**
+   * Row-major h = x wᵀ + bias and y = GELU(h).
+   *
+   * @param x {@code [rows, in]}
+   * @param w {@code [out, in]}, of the type of x
+   * @param bias {@code [out]}, of the type of y
+   * @param h {@code [rows, out]}, of the type of y, or {@code null} if not wanted
+   * @param y {@code [rows, out]}
+   * @return false, with nothing done, if cuBLASLt cannot do all of it
+   */
+  boolean geluOfTimesTransposed(
+      CudaTensor x, CudaTensor w, CudaTensor bias, @Nullable CudaTensor h, CudaTensor y) {
+    Epilogue epilogue = h == null ? Epilogue.BIAS_GELU : Epilogue.BIAS_GELU_KEPT;
+    if (h != null) {
+      h.block.version++;
+    }
+    return multiply(
+        w.dim(0),
+        y.dim(0),
+        w.dim(1),
+        w,
+        true,
+        x,
+        false,
+        y,
+        epilogue,
+        address(bias),
+        address(h),
+        false);
+  }
+
+  /**
+   * Row-major y = GELU′(h) ⊙ (g w).
+   *
+   * @param g {@code [rows, out]}
+   * @param w {@code [out, in]}, of the type of g
+   * @param h {@code [rows, in]}, of the type of y
+   * @param y {@code [rows, in]}
+   * @return false, with nothing done, if cuBLASLt cannot take the slope
+   */
+  boolean timesWithGeluSlope(CudaTensor g, CudaTensor w, CudaTensor h, CudaTensor y) {
+    return multiply(
+        w.dim(1),
+        y.dim(0),
+        w.dim(0),
+        w,
+        false,
+        g,
+        false,
+        y,
+        Epilogue.GELU_SLOPE,
+        0,
+        h.address(),
+        false);
   }
 
   /** Row-major y = x w, or y += x w; x {@code [rows, out]}, w {@code [out, in]}. */
   void times(CudaTensor x, CudaTensor w, CudaTensor y, boolean add) {
-    multiply(w.dim(1), y.dim(0), w.dim(0), w, false, x, false, y, Epilogue.NONE, 0, add);
+    multiply(w.dim(1), y.dim(0), w.dim(0), w, false, x, false, y, Epilogue.NONE, 0, 0, add);
   }
 
   /**
@@ -136,7 +213,7 @@ final class Products implements AutoCloseable {
       sums.block.version++;
     }
     return multiply(
-        x.dim(1), g.dim(1), g.dim(0), x, false, g, true, y, epilogue, address(sums), add);
+        x.dim(1), g.dim(1), g.dim(0), x, false, g, true, y, epilogue, address(sums), 0, add);
   }
 
   private static long address(@Nullable CudaTensor tensor) {
@@ -154,12 +231,17 @@ final class Products implements AutoCloseable {
       CudaTensor d,
       Epilogue epilogue,
       long vector,
+      long matrix,
       boolean add) {
+    if (epilogue.hasMatrix() && m % AUX_STRIDE_MULTIPLE != 0) {
+      return false;
+    }
     long alignment =
         alignment(a.address())
             | alignment(b.address()) << 10
             | alignment(d.address()) << 20
-            | Math.min(16, alignment(vector)) << 30;
+            | Math.min(16, alignment(vector)) << 30
+            | Math.min(16, alignment(matrix)) << 40;
     Shape shape =
         new Shape(m, n, k, aTransposed, bTransposed, a.bfloat16, d.bfloat16, epilogue, alignment);
     Plan plan = planned.get(shape);
@@ -171,7 +253,7 @@ final class Products implements AutoCloseable {
       return false;
     }
     d.block.version++;
-    stream.product(plan.number, a.address(), b.address(), d.address(), vector, add);
+    stream.product(plan.number, a.address(), b.address(), d.address(), vector, matrix, add);
     return true;
   }
 
@@ -208,13 +290,20 @@ final class Products implements AutoCloseable {
           made(
               lt.cublasLtMatmulDescCreate(value.address(), computeType, REAL_32F),
               "cublasLtMatmulDescCreate");
-      set(DESC_TRANSA, shape.aTransposed ? TRANSPOSED : 0);
-      set(DESC_TRANSB, shape.bTransposed ? TRANSPOSED : 0);
-      if (shape.epilogue != Epilogue.NONE) {
-        set(DESC_EPILOGUE, shape.epilogue.code);
-        set(DESC_BIAS_DATA_TYPE, type(shape.compactResult));
-        point(shape.alignment >> 30); // an address that is as aligned as all that will come
+      set(DESC_TRANSA, shape.aTransposed ? TRANSPOSED : 0, 4);
+      set(DESC_TRANSB, shape.bTransposed ? TRANSPOSED : 0, 4);
+      Epilogue epilogue = shape.epilogue;
+      if (epilogue != Epilogue.NONE) {
+        set(DESC_EPILOGUE, epilogue.code, 4);
       }
+      if (epilogue.hasVector()) {
+        set(DESC_BIAS_DATA_TYPE, type(shape.compactResult), 4);
+      }
+      if (epilogue.hasMatrix()) {
+        set(DESC_AUX_STRIDE, shape.m, 8);
+      }
+      // Addresses that are as aligned as all that will come.
+      point(epilogue, shape.alignment >> 30 & 1023, shape.alignment >> 40 & 1023);
       a =
           shape.aTransposed
               ? layout(shape.compact, shape.k, shape.m)
@@ -245,25 +334,26 @@ final class Products implements AutoCloseable {
           "cublasLtMatrixLayoutCreate");
     }
 
-    private void set(int attribute, int setting) {
-      value.set(ValueLayout.JAVA_INT, 0, setting);
+    private void set(int attribute, long setting, int bytes) {
+      value.set(ValueLayout.JAVA_LONG, 0, setting); // little-endian: the low bytes come first
       check(
           lt,
-          lt.cublasLtMatmulDescSetAttribute(product, attribute, value.address(), 4),
+          lt.cublasLtMatmulDescSetAttribute(product, attribute, value.address(), bytes),
           "cublasLtMatmulDescSetAttribute");
     }
 
-    /** Says where the vector of the epilogue lies. */
-    void point(long vector) {
-      value.set(ValueLayout.JAVA_LONG, 0, vector);
-      check(
-          lt,
-          lt.cublasLtMatmulDescSetAttribute(product, DESC_BIAS_POINTER, value.address(), 8),
-          "cublasLtMatmulDescSetAttribute");
+    /** Says where vector and matrix of the epilogue lie, if it has them. */
+    void point(Epilogue epilogue, long vector, long matrix) {
+      if (epilogue.hasVector()) {
+        set(DESC_BIAS_POINTER, vector, 8);
+      }
+      if (epilogue.hasMatrix()) {
+        set(DESC_AUX_POINTER, matrix, 8);
+      }
     }
 
     private void prefer(int attribute, long setting, int bytes) {
-      value.set(ValueLayout.JAVA_LONG, 0, setting); // little-endian: the low bytes come first
+      value.set(ValueLayout.JAVA_LONG, 0, setting);
       check(
           lt,
           lt.cublasLtMatmulPreferenceSetAttribute(preference, attribute, value.address(), bytes),
@@ -320,10 +410,9 @@ final class Products implements AutoCloseable {
     }
 
     @Override
-    public void execute(long aAddress, long bAddress, long dAddress, long vector, boolean add) {
-      if (shape.epilogue != Epilogue.NONE) {
-        description.point(vector);
-      }
+    public void execute(
+        long aAddress, long bAddress, long dAddress, long vector, long matrix, boolean add) {
+      description.point(shape.epilogue, vector, matrix);
       int result =
           cuda.cublasLt.cublasLtMatmul(
               handle,

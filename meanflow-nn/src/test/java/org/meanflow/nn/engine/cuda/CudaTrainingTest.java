@@ -27,7 +27,7 @@ class CudaTrainingTest {
   @Test
   @Tag("cuda-emulated")
   void fiftyStepsOnTheEmulatedDeviceFollowTheOtherEngines() {
-    followsTheOthers(new CudaEngine(EmulatedDevice.cuda(), Precision.FP32, true));
+    followsTheOthers(new CudaEngine(EmulatedDevice.cuda(), Precision.FP32, true, true));
   }
 
   @Test

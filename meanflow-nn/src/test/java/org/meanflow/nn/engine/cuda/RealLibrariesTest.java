@@ -71,7 +71,7 @@ class RealLibrariesTest {
               true,
               compact,
               epilogue,
-              16 | 64 << 10 | 256 << 20 | 16L << 30);
+              16 | 64 << 10 | 256 << 20 | 16L << 30 | 16L << 40);
       for (int computeType : new int[] {68, 77}) {
         new Products.Description(lt, computeType, shape).close();
       }
