@@ -11,8 +11,9 @@ import org.jspecify.annotations.Nullable;
  * The one pool of threads that all kernels run on. The calling thread is worker 0. Items of work
  * are handed out one by one, so who computes what is open, and no result may depend on it.
  *
- * <p>A worker that finds no work spins for some microseconds, about the time between two kernels of
- * a step, and then sleeps, so that it takes nothing from others.
+ * <p>A worker that finds no work spins until the others have finished theirs and for some
+ * microseconds more, about the time between two kernels of a step, and then sleeps, so that it takes
+ * nothing from others.
  */
 @SuppressWarnings("ReferenceEquality") // of threads and jobs
 final class Workers implements AutoCloseable {
@@ -30,7 +31,7 @@ final class Workers implements AutoCloseable {
   private volatile @Nullable Job job;
   private volatile boolean closed;
   private @Nullable Thread caller;
-  private boolean busy;
+  private volatile boolean busy;
 
   /** A loop over items. */
   @FunctionalInterface
@@ -133,6 +134,9 @@ final class Workers implements AutoCloseable {
       }
       for (int i = 0; i < SPINS_BETWEEN_CLOCKS && job == done; i++) {
         Thread.onSpinWait();
+      }
+      if (busy) {
+        start = System.nanoTime(); // others still compute, the next job is near
       }
       if (System.nanoTime() - start > SPIN_NANOS && job == done && !closed) {
         LockSupport.park(this);
