@@ -9,14 +9,11 @@ import org.meanflow.nn.engine.cpu.Product.Spec;
  * read the same part of x, so x is first packed, once.
  */
 final class OuterProduct {
-  /** Longer side of a piece. */
+  /** Longest side of a piece that is cut. */
   private static final long PIECE = 384;
 
   /** Up to so many columns are not cut, if they are the shorter side. */
   private static final long WHOLE = 768;
-
-  /** There are at least so many pieces, if they have {@link #MULTIPLE} columns. */
-  private static final long PIECES = 2;
 
   private static final long BLOCK = 512;
   private static final long MULTIPLE = 16;
@@ -81,8 +78,10 @@ final class OuterProduct {
     }
   }
 
+  /** An even number of pieces: three are shared out badly among two. */
   private static Pieces cut(long columns) {
-    return Pieces.of(columns, Math.clamp(columns / PIECES, MULTIPLE, PIECE), MULTIPLE);
+    long pairs = Math.ceilDiv(columns, 2 * PIECE);
+    return Pieces.of(columns, Math.max(MULTIPLE, Math.ceilDiv(columns, 2 * pairs)), MULTIPLE);
   }
 
   private static Pieces whole(long columns) {
