@@ -11,6 +11,7 @@ import org.meanflow.nn.autodiff.ParameterStore;
 import org.meanflow.nn.autodiff.Tape;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.Tensor;
+import org.nd4j.linalg.api.buffer.DataType;
 import org.nd4j.linalg.api.ndarray.INDArray;
 import org.nd4j.linalg.factory.Nd4j;
 
@@ -142,11 +143,19 @@ public final class NetworkField implements TrainableVelocity {
     }
   }
 
-  private static INDArray array(double[] times) {
-    return Nd4j.createFromArray(times);
+  /** In the type that the engine takes: to convert an array costs more than to write it. */
+  private INDArray array(double[] times) {
+    if (engine.precision().dataType() != DataType.FLOAT) {
+      return Nd4j.createFromArray(times);
+    }
+    float[] rounded = new float[times.length];
+    for (int i = 0; i < rounded.length; i++) {
+      rounded[i] = (float) times[i];
+    }
+    return Nd4j.createFromArray(rounded);
   }
 
-  private static @Nullable INDArray filled(Tangent tangent, double value) {
+  private @Nullable INDArray filled(Tangent tangent, double value) {
     double[] values = new double[tangent.rows()];
     Arrays.fill(values, value);
     return values.length == 0 ? null : array(values);

@@ -1,6 +1,7 @@
 package org.meanflow.sample;
 
 import java.util.Arrays;
+import java.util.Objects;
 import java.util.stream.IntStream;
 import java.util.stream.LongStream;
 import org.jspecify.annotations.Nullable;
@@ -8,6 +9,7 @@ import org.meanflow.core.field.AverageVelocity;
 import org.meanflow.core.random.Purpose;
 import org.meanflow.core.random.RandomStream;
 import org.nd4j.linalg.api.buffer.DataType;
+import org.nd4j.linalg.api.concurrency.AffinityManager;
 import org.nd4j.linalg.api.ndarray.INDArray;
 import org.nd4j.linalg.factory.Nd4j;
 import org.nd4j.linalg.indexing.INDArrayIndex;
@@ -72,7 +74,7 @@ public final class SamplingPipeline {
       throw new IllegalArgumentException("count must be >= 1, got " + count);
     }
     int[] classes = labels == null ? null : cycle(labels, count);
-    INDArray samples = Nd4j.createUninitialized(type, shape(count), 'c');
+    INDArray samples = null;
     int done = 0;
     while (done < count) {
       if (Thread.interrupted()) {
@@ -80,12 +82,28 @@ public final class SamplingPipeline {
       }
       int to = done + Math.min(batchSize, count - done);
       int[] batchClasses = classes == null ? null : Arrays.copyOfRange(classes, done, to);
-      INDArray batch = sampler.sample(field, noise(seed, done, to), batchClasses);
-      samples.get(rows(done, to)).assign(batch);
+      INDArray batch = batch(noise(seed, done, to), batchClasses);
+      if (to - done == count) {
+        samples = batch;
+      } else {
+        if (samples == null) {
+          samples = Nd4j.createUninitialized(type, shape(count), 'c');
+        }
+        samples.get(rows(done, to)).assign(batch);
+      }
       done = to;
       progress.progress(done, count);
     }
-    return samples;
+    return Objects.requireNonNull(samples);
+  }
+
+  /** Gives the noise back at once: memory for the next would be new, which costs page faults. */
+  private INDArray batch(INDArray noise, int @Nullable [] labels) {
+    INDArray batch = sampler.sample(field, noise, labels);
+    if (noise.closeable()) {
+      noise.close();
+    }
+    return batch;
   }
 
   /**
@@ -112,7 +130,7 @@ public final class SamplingPipeline {
       IntStream.range(from, to)
           .parallel()
           .forEach(i -> stream(seed, i).normals(values, (i - from) * sampleSize, sampleSize));
-      return Nd4j.createFromArray(values).reshape('c', shape(to - from));
+      return array(values, shape(to - from));
     }
     double[] values = new double[size];
     for (int i = from; i < to; i++) {
@@ -120,6 +138,14 @@ public final class SamplingPipeline {
       System.arraycopy(normals, 0, values, (i - from) * sampleSize, sampleSize);
     }
     return Nd4j.createFromArray(values).reshape('c', shape(to - from));
+  }
+
+  /** What {@code Nd4j.create} does number by number. */
+  private static INDArray array(float[] values, long[] shape) {
+    INDArray array = Nd4j.createUninitialized(DataType.FLOAT, shape, 'c');
+    array.data().asNioFloat().put(values);
+    Nd4j.getAffinityManager().tagLocation(array, AffinityManager.Location.HOST);
+    return array;
   }
 
   private static RandomStream stream(long seed, int sample) {

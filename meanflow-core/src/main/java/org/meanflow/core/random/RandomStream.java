@@ -17,11 +17,11 @@ import org.nd4j.linalg.factory.Nd4j;
  * transform in float64.
  */
 public final class RandomStream {
-  private static final int MULTIPLIER_0 = 0xD2511F53;
-  private static final int MULTIPLIER_1 = 0xCD9E8D57;
-  private static final int WEYL_0 = 0x9E3779B9;
-  private static final int WEYL_1 = 0xBB67AE85;
-  private static final int ROUNDS = 10;
+  static final int MULTIPLIER_0 = 0xD2511F53;
+  static final int MULTIPLIER_1 = 0xCD9E8D57;
+  static final int WEYL_0 = 0x9E3779B9;
+  static final int WEYL_1 = 0xBB67AE85;
+  static final int ROUNDS = 10;
   private static final int NUMBERS_AT_ONCE = 2048;
 
   private final int[] block = new int[4];
@@ -106,10 +106,10 @@ public final class RandomStream {
       spareNormal = Double.NaN;
       return normal;
     }
-    double radius = Math.sqrt(-2 * Math.log(1 - nextUniform()));
-    double angle = 2 * Math.PI * nextUniform();
-    spareNormal = radius * Math.sin(angle);
-    return radius * Math.cos(angle);
+    double radius = NormalPairs.radius(nextUniform());
+    double turns = nextUniform();
+    spareNormal = radius * NormalPairs.sin(turns);
+    return radius * NormalPairs.cos(turns);
   }
 
   /**
@@ -141,9 +141,9 @@ public final class RandomStream {
       target[next++] = (float) nextNormal();
     }
     int pairs = (end - next) / 2;
-    for (int i = 0; i < pairs; i++) {
-      pair(counter0++, target, next + 2 * i);
-    }
+    int[] counter = {counter0, counter1, counter2, counter3};
+    NormalPairs.ofThisThread().fill(counter, new int[] {key0, key1}, target, next, pairs);
+    counter0 += pairs;
     if (next + 2 * pairs < end) {
       target[end - 1] = (float) nextNormal();
     }
@@ -152,15 +152,6 @@ public final class RandomStream {
   /** Whether the next pair of normals is made of a block of random bits that nobody used yet. */
   private boolean atNewPair() {
     return used == 4 && Double.isNaN(spareNormal);
-  }
-
-  /** What {@link #nextNormal} gives twice at the start of a block. */
-  private void pair(int counter, float[] target, int index) {
-    philox(counter, counter1, counter2, counter3, key0, key1, block);
-    double radius = Math.sqrt(-2 * Math.log(1 - uniform(block[0], block[1])));
-    double angle = 2 * Math.PI * uniform(block[2], block[3]);
-    target[index] = (float) (radius * Math.cos(angle));
-    target[index + 1] = (float) (radius * Math.sin(angle));
   }
 
   /** {@link #normals(float[], int, int)} for a new array, in parallel. */

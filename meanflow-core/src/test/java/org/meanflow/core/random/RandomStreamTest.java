@@ -73,6 +73,51 @@ class RandomStreamTest {
     assertClose(meanPower(n, 4), 3, 5 * Math.sqrt(96.0 / DRAWS));
   }
 
+  /**
+   * Logarithm, sine and cosine are rounded by 10⁻¹⁶, angles up to 2π by as much, radii are below 9.
+   */
+  @Test
+  void normalsAreThoseOfTheDefinition() {
+    RandomStream bits = stream(Purpose.NOISE);
+    double[] n = stream(Purpose.NOISE).normals(DRAWS);
+    for (int i = 0; i < DRAWS; i += 2) {
+      double radius = Math.sqrt(-2 * StrictMath.log(1 - bits.nextUniform()));
+      double angle = 2 * Math.PI * bits.nextUniform();
+      assertClose(n[i], radius * StrictMath.cos(angle), 1e-14);
+      assertClose(n[i + 1], radius * StrictMath.sin(angle), 1e-14);
+    }
+  }
+
+  @Test
+  void radiiAreRightAtTheEndsOfTheInterval() {
+    assertThat(NormalPairs.radius(0)).isZero();
+    for (double u : new double[] {0x1p-53, 0x1p-30, 0.1, 0.29, 0.3, 0.5, 1 - 0x1p-53}) {
+      double expected = Math.sqrt(-2 * StrictMath.log1p(-u));
+      assertClose(NormalPairs.radius(u), expected, 1e-15 * expected);
+    }
+  }
+
+  /** Many at once, from any place on, are the same to the last bit as one by one. */
+  @Test
+  void normalsAtOnceAreThoseOneByOne() {
+    int count = 3001;
+    for (int skip = 0; skip < 5; skip++) {
+      RandomStream alone = stream(Purpose.SAMPLING);
+      RandomStream together = stream(Purpose.SAMPLING);
+      for (int i = 0; i < skip; i++) {
+        assertThat(together.nextNormal()).isEqualTo(alone.nextNormal());
+      }
+      float[] numbers = new float[count + 2];
+      together.normals(numbers, 1, count);
+      for (int i = 0; i < count; i++) {
+        assertThat(numbers[1 + i]).isEqualTo((float) alone.nextNormal());
+      }
+      assertThat(numbers[0]).isZero();
+      assertThat(numbers[count + 1]).isZero();
+      assertThat(together.nextNormal()).isEqualTo(alone.nextNormal());
+    }
+  }
+
   /** Both numbers of a Box–Muller pair and their neighbours are uncorrelated. */
   @Test
   void successiveNormalsAreUncorrelated() {

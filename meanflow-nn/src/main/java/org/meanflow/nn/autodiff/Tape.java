@@ -194,6 +194,18 @@ public final class Tape implements AutoCloseable {
   }
 
   /**
+   * Gives back a result that is not read any more, if nothing is recorded: what is computed next
+   * gets memory that is in the caches still.
+   *
+   * @param result a result on this tape, or an input, which is kept
+   */
+  public void release(Dual result) {
+    if (mode == Mode.EVALUATE && owned.removeIf(resource -> resource == result.stacked())) {
+      result.stacked().close();
+    }
+  }
+
+  /**
    * Adds the gradient of ⟨cotangent, output⟩ to the gradients of the parameters, and computes the
    * cotangents of differentiable inputs. Values are given back on the way.
    *

@@ -117,7 +117,9 @@ public final class DiT implements VelocityNetwork {
         tape.scope("condition", () -> tape.apply(new Silu(), condition(tape, r, t, labels)));
     Dual x = tape.scope("x_embedder", () -> embed(tape, z));
     for (DiTBlock block : blocks) {
-      x = block.forward(tape, x, activatedCondition);
+      Dual before = x;
+      x = block.forward(tape, before, activatedCondition);
+      tape.release(before);
     }
     return finalLayer.forward(tape, x, activatedCondition);
   }

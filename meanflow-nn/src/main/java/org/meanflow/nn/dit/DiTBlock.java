@@ -51,9 +51,13 @@ final class DiTBlock {
         name,
         () -> {
           Dual m = modulation.forward(tape, activatedCondition);
-          Dual mixed = attention.forward(tape, tape.apply(beforeAttention, x, m));
+          Dual normal = tape.apply(beforeAttention, x, m);
+          Dual mixed = attention.forward(tape, normal);
+          tape.release(normal);
           Dual middle = tape.apply(new GatedResidual(GATE_ATTENTION), x, mixed, m);
-          Dual expanded = mlp.forward(tape, tape.apply(beforeMlp, middle, m));
+          tape.release(mixed);
+          Dual normalMiddle = tape.apply(beforeMlp, middle, m);
+          Dual expanded = mlp.forward(tape, normalMiddle);
           return tape.apply(new GatedResidual(GATE_MLP), middle, expanded, m);
         });
   }

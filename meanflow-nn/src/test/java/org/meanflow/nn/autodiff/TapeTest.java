@@ -2,6 +2,7 @@ package org.meanflow.nn.autodiff;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.offset;
 
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
@@ -98,6 +99,43 @@ class TapeTest {
       // Results alone stay: one for each layer after the first, of which two fit in what it freed.
       assertThat(engine.bytesHeld()).isLessThanOrEqualTo(held + 5 * 4 * Double.BYTES);
       assertThat(engine.read(y.value())).isEqualTo(numbers.mul(Math.pow(8, 6)));
+    }
+  }
+
+  @Test
+  void whatIsReleasedIsGivenBackInAnEvaluation() {
+    try (Tensor x = engine.copyOf(numbers);
+        Tape tape = new Tape(store, Tape.Mode.EVALUATE)) {
+      Dual input = tape.input(x, 2, false);
+      Dual y = twice(tape, input);
+      tape.release(input);
+      Dual next = twice(tape, y);
+      long held = engine.bytesHeld();
+      for (int i = 0; i < 4; i++) {
+        tape.release(y);
+        y = next;
+        next = twice(tape, y);
+      }
+      assertThat(engine.bytesHeld()).isEqualTo(held);
+      assertThat(engine.read(next.value())).isEqualTo(numbers.mul(64));
+      assertThat(engine.read(x)).as("an input is not the tape's").isEqualTo(numbers);
+    }
+  }
+
+  @Test
+  void aRecordingKeepsWhatIsReleased() {
+    try (Tensor x = engine.copyOf(numbers);
+        Tape tape = new Tape(store, Tape.Mode.RECORD)) {
+      Dual input = tape.input(x, 2, true);
+      Dual y = tape.apply(new Silu(), input);
+      Dual z = tape.apply(new Silu(), y);
+      tape.release(y);
+      for (int i = 0; i < 4; i++) {
+        twice(tape, input); // would get the memory of y
+      }
+      INDArray kept = engine.read(y.value());
+      tape.backward(z, x);
+      assertThat(kept.getDouble(0)).isEqualTo(1 / (1 + Math.exp(-1)), offset(1e-12));
     }
   }
 

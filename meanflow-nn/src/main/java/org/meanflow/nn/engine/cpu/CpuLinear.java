@@ -55,12 +55,15 @@ final class CpuLinear implements LinearKernels {
    * @param half whether one of the other tensors is bfloat16
    */
   List<Panel> panels(Tensor w, Use use, long rows, boolean half) {
-    return isFew(rows) && !half
+    // Packed as bfloat16, even few rows are worth it when samples are drawn: 0.17 instead of 0.9 ms
+    // for 16 rows and 4608×768. In training, where they are packed for one product, it costs
+    // little.
+    return isFew(rows) && !half && !(use == Use.FORWARD && products.half())
         ? Products.plain(CpuTensor.of(w), use)
         : products.packed(CpuTensor.of(w), use, tiles(rows, w).size());
   }
 
-  /** Whether a product reads its weight about once: then it is not worth packing it. */
+  /** Whether a product reads its weight about once: then it is seldom worth packing it. */
   private static boolean isFew(long rows) {
     return rows <= FEW_ROWS;
   }

@@ -4,6 +4,7 @@ import static org.meanflow.nn.engine.cpu.Simd.LANES;
 import static org.meanflow.nn.engine.cpu.Simd.all;
 import static org.meanflow.nn.engine.cpu.Simd.load;
 import static org.meanflow.nn.engine.cpu.Simd.store;
+import static org.meanflow.nn.engine.cpu.Simd.storeResult;
 
 import jdk.incubator.vector.FloatVector;
 import org.jspecify.annotations.Nullable;
@@ -14,16 +15,12 @@ import org.meanflow.nn.engine.Saved;
 import org.meanflow.nn.engine.Tensor;
 
 /**
- * Shift, scale and gate, token by token, each in one pass over memory. Sums over the tokens of a
- * sample are taken in blocks of fixed size.
+ * Normalisation with shift and scale, token by token, in one pass over memory; the gates are in
+ * {@link CpuGatedResidual}.
  */
 final class CpuModulation implements ModulationKernels {
-  /** Tokens that one item covers. */
-  private static final int TOKENS = NormRows.BLOCK;
-
   private static final int X_SLOT = 1;
   private static final int Y_SLOT = 2;
-  private static final int HAT_SLOT = 3;
   private static final int SHIFT_SLOT = 4;
   private static final int SCALE_SLOT = 5;
   private static final int OUT_SLOT = 6;
@@ -38,59 +35,22 @@ final class CpuModulation implements ModulationKernels {
 
   private final CpuEngine engine;
   private final Workers workers;
+  private final CpuGatedResidual gated;
 
   CpuModulation(CpuEngine engine, Workers workers) {
     this.engine = engine;
     this.workers = workers;
-  }
-
-  /** Blocks of the tokens of each sample. */
-  private record Blocks(int samples, int tokens, int width) {
-
-    static Blocks of(Tensor x) {
-      return new Blocks((int) x.dim(0), (int) x.dim(1), (int) x.dim(2));
-    }
-
-    int perSample() {
-      return Math.ceilDiv(tokens, TOKENS);
-    }
-
-    int count() {
-      return samples * perSample();
-    }
-
-    int sample(int item) {
-      return item / perSample();
-    }
-
-    /** First row of a block, in tokens of the whole batch. */
-    long first(int item) {
-      return (long) sample(item) * tokens + (long) (item % perSample()) * TOKENS;
-    }
-
-    int rows(int item) {
-      return (int) (last(item) - first(item));
-    }
-
-    /** Row after the last of a block. */
-    long last(int item) {
-      return Math.min(first(item) + TOKENS, (sample(item) + 1L) * tokens);
-    }
-  }
-
-  /** Chunk {@code index} of a sample's modulation, as a row. */
-  private static long chunk(
-      Tensor modulation, int sample, int index, int width, Scratch scratch, int slot) {
-    CpuTensor m = CpuTensor.of(modulation);
-    return Simd.in(m, sample * m.dim(1) + (long) index * width, width, scratch, slot);
+    gated = new CpuGatedResidual(engine, workers);
   }
 
   // Vector loops have methods of their own: within a long one, the compiler gives up inlining and
   // keeps vectors on the heap.
 
   /** 1 + a sample's scale, as a row. */
-  private static long factor(Tensor modulation, int sample, int index, int width, Scratch scratch) {
-    long scale = chunk(modulation, sample, index, width, scratch, SCALE_SLOT);
+  private static long factor(
+      SampleBlocks blocks, Tensor modulation, int sample, int index, Scratch scratch) {
+    int width = blocks.width();
+    long scale = blocks.chunk(modulation, sample, index, scratch, SCALE_SLOT);
     long factor = scratch.floats(FACTOR_SLOT, Simd.padded(width));
     for (int i = 0; i < width; i += LANES) {
       store(load(scale, i).add(Simd.ONE), factor, i);
@@ -100,12 +60,50 @@ final class CpuModulation implements ModulationKernels {
 
   /** y = x̂ ⊙ factor + shift. */
   private static void modulate(
-      long x, float mean, float inverse, long factor, long shift, long y, boolean half, int width) {
-    FloatVector m = all(mean);
-    FloatVector scale = all(inverse);
+      long x, long known, int row, long factor, long shift, long y, boolean half, int width) {
+    FloatVector m = all(NormRows.mean(known, row));
+    FloatVector scale = all(NormRows.inverse(known, row));
     for (int i = 0; i < width; i += LANES) {
       FloatVector hat = load(x, i).sub(m).mul(scale);
-      store(hat.fma(load(factor, i), load(shift, i)), y, i, half);
+      storeResult(hat.fma(load(factor, i), load(shift, i)), y, i, half);
+    }
+  }
+
+  /** The same for two rows that follow each other. */
+  private static void modulateTwo(
+      long x, long known, int row, long factor, long shift, long y, int width) {
+    long next = x + (long) width * Float.BYTES;
+    long yNext = y + (long) width * Float.BYTES;
+    FloatVector mean = all(NormRows.mean(known, row));
+    FloatVector nextMean = all(NormRows.mean(known, row + 1));
+    FloatVector inverse = all(NormRows.inverse(known, row));
+    FloatVector nextInverse = all(NormRows.inverse(known, row + 1));
+    for (int i = 0; i < width; i += LANES) {
+      FloatVector f = load(factor, i);
+      FloatVector s = load(shift, i);
+      FloatVector hat = load(x, i).sub(mean).mul(inverse);
+      FloatVector nextHat = load(next, i).sub(nextMean).mul(nextInverse);
+      store(hat.fma(f, s), y, i);
+      store(nextHat.fma(f, s), yNext, i);
+    }
+  }
+
+  /** The same for two rows that follow each other, to bfloat16. */
+  private static void modulateTwoHalf(
+      long x, long known, int row, long factor, long shift, long y, int width) {
+    long next = x + (long) width * Float.BYTES;
+    long yNext = y + (long) width * Short.BYTES;
+    FloatVector mean = all(NormRows.mean(known, row));
+    FloatVector nextMean = all(NormRows.mean(known, row + 1));
+    FloatVector inverse = all(NormRows.inverse(known, row));
+    FloatVector nextInverse = all(NormRows.inverse(known, row + 1));
+    for (int i = 0; i < width; i += LANES) {
+      FloatVector f = load(factor, i);
+      FloatVector s = load(shift, i);
+      FloatVector hat = load(x, i).sub(mean).mul(inverse);
+      FloatVector nextHat = load(next, i).sub(nextMean).mul(nextInverse);
+      storeResult(hat.fma(f, s), y, i, true);
+      storeResult(nextHat.fma(f, s), yNext, i, true);
     }
   }
 
@@ -199,24 +197,38 @@ final class CpuModulation implements ModulationKernels {
     }
   }
 
-  /** z = x ⊙ y + a. */
-  private static void multiplyAdd(long x, long y, boolean half, long a, long z, int length) {
-    for (int i = 0; i < length; i += LANES) {
-      store(load(x, i).fma(load(y, i, half), load(a, i)), z, i);
+  /** Modulates rows whose statistics are known. */
+  private static void modulate(
+      long x,
+      long known,
+      int rows,
+      long factor,
+      long shift,
+      CpuTensor y,
+      long start,
+      int width,
+      Scratch scratch) {
+    long step = (long) Simd.padded(width) * Float.BYTES;
+    boolean half = Simd.isDirectHalf(y, width);
+    int row = 0;
+    if (half) {
+      for (; row + 2 <= rows; row += 2) {
+        long to = y.address(start + (long) row * width);
+        modulateTwoHalf(x + row * step, known, row, factor, shift, to, width);
+      }
+    } else if (Simd.isDirect(y, width)) {
+      for (; row + 2 <= rows; row += 2) {
+        long to = y.address(start + (long) row * width);
+        modulateTwo(x + row * step, known, row, factor, shift, to, width);
+      }
     }
-  }
-
-  /** sum += y ⊙ g. */
-  private static void addProduct(long y, boolean half, long g, long sum, int length) {
-    for (int i = 0; i < length; i += LANES) {
-      store(load(y, i, half).fma(load(g, i), load(sum, i)), sum, i);
-    }
-  }
-
-  /** y = x ⊙ factor. */
-  private static void multiply(long x, long factor, long y, boolean half, int length) {
-    for (int i = 0; i < length; i += LANES) {
-      store(load(x, i).mul(load(factor, i)), y, i, half);
+    for (; row < rows; row++) {
+      long element = start + (long) row * width;
+      long to = half ? y.address(element) : Simd.out(y, element, width, scratch, OUT_SLOT);
+      modulate(x + row * step, known, row, factor, shift, to, half, width);
+      if (!half) {
+        Simd.done(y, element, width, to);
+      }
     }
   }
 
@@ -225,30 +237,27 @@ final class CpuModulation implements ModulationKernels {
       Norm norm, Tensor x, Tensor modulation, int shift, int scale, Tensor y, boolean keep) {
     CpuTensor from = CpuTensor.of(x);
     CpuTensor to = CpuTensor.of(y);
-    Blocks blocks = Blocks.of(x);
-    int width = blocks.width;
-    long step = (long) Simd.padded(width) * Float.BYTES;
-    boolean half = Simd.isDirectHalf(to, width);
+    SampleBlocks blocks = SampleBlocks.of(x);
+    int width = blocks.width();
+    int padded = Simd.padded(width);
+    long step = (long) padded * Float.BYTES;
     workers.run(
         blocks.count(),
         (item, scratch) -> {
           int sample = blocks.sample(item);
-          long a = chunk(modulation, sample, shift, width, scratch, SHIFT_SLOT);
-          long b = factor(modulation, sample, scale, width, scratch);
+          long a = blocks.chunk(modulation, sample, shift, scratch, SHIFT_SLOT);
+          long b = factor(blocks, modulation, sample, scale, scratch);
           long first = blocks.first(item) * width;
           int rows = blocks.rows(item);
           long source = Simd.inRows(from, first, rows, width, scratch, STAGED_SLOT, X_SLOT);
           long known = scratch.floats(STATISTICS_SLOT, NormRows.STATISTICS);
-          NormRows.statistics(norm, source, rows, width, known);
-          for (int row = 0; row < rows; row++) {
+          // A few rows at a time, which stay in the first-level cache.
+          int some = NormRows.rowsAtOnce(padded);
+          for (int row = 0; row < rows; row += some) {
+            int count = Math.min(some, rows - row);
             long start = first + (long) row * width;
-            long out = half ? to.address(start) : Simd.out(to, start, width, scratch, OUT_SLOT);
-            float mean = NormRows.mean(known, row);
-            float inverse = NormRows.inverse(known, row);
-            modulate(source + row * step, mean, inverse, b, a, out, half, width);
-            if (!half) {
-              Simd.done(to, start, width, out);
-            }
+            NormRows.statistics(norm, source + row * step, count, width, known);
+            modulate(source + row * step, known, count, b, a, to, start, width, scratch);
           }
         });
     return Saved.NOTHING;
@@ -267,8 +276,8 @@ final class CpuModulation implements ModulationKernels {
       Tensor dy) {
     CpuTensor from = CpuTensor.of(x);
     CpuTensor to = CpuTensor.of(dy);
-    Blocks blocks = Blocks.of(dy);
-    int width = blocks.width;
+    SampleBlocks blocks = SampleBlocks.of(dy);
+    int width = blocks.width();
     int padded = Simd.padded(width);
     long step = (long) padded * Float.BYTES;
     boolean half = Simd.isDirectHalf(to, width);
@@ -276,14 +285,14 @@ final class CpuModulation implements ModulationKernels {
         blocks.count(),
         (item, scratch) -> {
           int sample = blocks.sample(item);
-          long factor = factor(modulation, sample, scale, width, scratch);
+          long factor = factor(blocks, modulation, sample, scale, scratch);
           long zeros = scratch.floats(ZEROS_SLOT, padded);
           Simd.clear(zeros, padded);
           long da = zeros;
           long db = zeros;
           if (dModulation != null) {
-            da = chunk(dModulation, sample, shift, width, scratch, D_SHIFT_SLOT);
-            db = chunk(dModulation, sample, scale, width, scratch, D_SCALE_SLOT);
+            da = blocks.chunk(dModulation, sample, shift, scratch, D_SHIFT_SLOT);
+            db = blocks.chunk(dModulation, sample, scale, scratch, D_SCALE_SLOT);
           }
           long first = blocks.first(item) * width;
           int rows = blocks.rows(item);
@@ -325,8 +334,8 @@ final class CpuModulation implements ModulationKernels {
       @Nullable Cotangent gModulation) {
     CpuTensor from = CpuTensor.of(x);
     CpuTensor g = CpuTensor.of(gy);
-    Blocks blocks = Blocks.of(x);
-    int width = blocks.width;
+    SampleBlocks blocks = SampleBlocks.of(x);
+    int width = blocks.width();
     int padded = Simd.padded(width);
     long step = (long) padded * Float.BYTES;
     boolean half = Simd.isDirectHalf(g, width);
@@ -335,7 +344,7 @@ final class CpuModulation implements ModulationKernels {
       workers.run(
           blocks.count(),
           (item, scratch) -> {
-            long factor = factor(modulation, blocks.sample(item), scale, width, scratch);
+            long factor = factor(blocks, modulation, blocks.sample(item), scale, scratch);
             long shiftSum = sums.address(item * 2L * padded);
             long scaleSum = shiftSum + step;
             Simd.clear(shiftSum, 2 * padded);
@@ -367,37 +376,14 @@ final class CpuModulation implements ModulationKernels {
             }
           });
       if (gModulation != null) {
-        addUp(blocks, sums, 2, new int[] {shift, scale}, gModulation);
+        blocks.addUp(workers, sums, new int[] {shift, scale}, gModulation, OLD_SLOT);
       }
     }
   }
 
-  /** Sums the blocks' sums of each sample into chunks of the modulation's cotangent. */
-  private void addUp(
-      Blocks blocks, CpuTensor sums, int parts, int[] chunks, Cotangent gModulation) {
-    CpuTensor target = CpuTensor.of(gModulation.target());
-    int width = blocks.width;
-    int padded = Simd.padded(width);
-    long item = (long) parts * padded;
-    workers.run(
-        blocks.samples,
-        (sample, scratch) -> {
-          long first = (long) sample * blocks.perSample();
-          for (int part = 0; part < parts; part++) {
-            long total = sums.address(first * item + (long) part * padded);
-            for (int block = 1; block < blocks.perSample(); block++) {
-              Simd.addTo(
-                  sums.address((first + block) * item + (long) part * padded), total, padded);
-            }
-            long start = sample * target.dim(1) + (long) chunks[part] * width;
-            CpuNorm.writeRow(target, start, width, total, gModulation.add(), scratch, OLD_SLOT);
-          }
-        });
-  }
-
   @Override
   public void gatedResidual(Tensor x, Tensor y, Tensor modulation, int gate, Tensor out) {
-    gated(x, y, modulation, gate, null, null, out);
+    gated.forward(x, y, modulation, gate, null, null, out);
   }
 
   @Override
@@ -409,58 +395,7 @@ final class CpuModulation implements ModulationKernels {
       @Nullable Tensor dy,
       @Nullable Tensor dModulation,
       Tensor dOut) {
-    gated(dx, dy, modulation, gate, dModulation == null ? null : y, dModulation, dOut);
-  }
-
-  /** out = x + g ⊙ y + g′ ⊙ y′, terms that are null left out. */
-  private void gated(
-      @Nullable Tensor x,
-      @Nullable Tensor y,
-      Tensor modulation,
-      int gate,
-      @Nullable Tensor otherY,
-      @Nullable Tensor otherModulation,
-      Tensor out) {
-    CpuTensor to = CpuTensor.of(out);
-    Blocks blocks = Blocks.of(out);
-    int width = blocks.width;
-    int padded = Simd.padded(width);
-    workers.run(
-        blocks.count(),
-        (item, scratch) -> {
-          int sample = blocks.sample(item);
-          long g = chunk(modulation, sample, gate, width, scratch, SCALE_SLOT);
-          long other =
-              otherModulation == null
-                  ? 0
-                  : chunk(otherModulation, sample, gate, width, scratch, SHIFT_SLOT);
-          for (long row = blocks.first(item); row < blocks.last(item); row++) {
-            long start = row * width;
-            long target = Simd.out(to, start, width, scratch, OUT_SLOT);
-            if (x != null && y != null) {
-              long a = Simd.in(CpuTensor.of(x), start, width, scratch, X_SLOT);
-              CpuTensor values = CpuTensor.of(y);
-              boolean half = Simd.isDirectHalf(values, width);
-              long b =
-                  half ? values.address(start) : Simd.in(values, start, width, scratch, Y_SLOT);
-              multiplyAdd(g, b, half, a, target, width);
-            } else {
-              Simd.clear(target, padded);
-              if (x != null) {
-                Simd.addTo(Simd.in(CpuTensor.of(x), start, width, scratch, X_SLOT), target, padded);
-              }
-              if (y != null) {
-                long b = Simd.in(CpuTensor.of(y), start, width, scratch, Y_SLOT);
-                NormRows.addProduct(g, b, target, padded);
-              }
-            }
-            if (otherY != null) {
-              long b = Simd.in(CpuTensor.of(otherY), start, width, scratch, HAT_SLOT);
-              NormRows.addProduct(other, b, target, padded);
-            }
-            Simd.done(to, start, width, target);
-          }
-        });
+    gated.forward(dx, dy, modulation, gate, dModulation == null ? null : y, dModulation, dOut);
   }
 
   @Override
@@ -472,45 +407,6 @@ final class CpuModulation implements ModulationKernels {
       @Nullable Cotangent gx,
       @Nullable Cotangent gy,
       @Nullable Cotangent gModulation) {
-    CpuTensor values = CpuTensor.of(y);
-    CpuTensor g = CpuTensor.of(gOut);
-    Blocks blocks = Blocks.of(y);
-    int width = blocks.width;
-    int padded = Simd.padded(width);
-    try (Tensor partial = engine.allocate(blocks.count(), padded)) {
-      CpuTensor sums = CpuTensor.of(partial);
-      workers.run(
-          blocks.count(),
-          (item, scratch) -> {
-            long factor = chunk(modulation, blocks.sample(item), gate, width, scratch, SCALE_SLOT);
-            long sum = sums.address((long) item * padded);
-            long product = scratch.floats(HAT_SLOT, padded);
-            Simd.clear(sum, padded);
-            for (long row = blocks.first(item); row < blocks.last(item); row++) {
-              long start = row * width;
-              long d = Simd.in(g, start, width, scratch, X_SLOT);
-              if (gModulation != null) {
-                boolean half = Simd.isDirectHalf(values, width);
-                long b =
-                    half ? values.address(start) : Simd.in(values, start, width, scratch, Y_SLOT);
-                addProduct(b, half, d, sum, padded);
-              }
-              if (gy != null && !gy.add() && Simd.isDirectHalf(CpuTensor.of(gy.target()), width)) {
-                multiply(d, factor, CpuTensor.of(gy.target()).address(start), true, padded);
-              } else if (gy != null) {
-                NormRows.multiply(d, factor, product, padded);
-                CpuNorm.writeRow(
-                    CpuTensor.of(gy.target()), start, width, product, gy.add(), scratch, OLD_SLOT);
-              }
-              if (gx != null) {
-                CpuNorm.writeRow(
-                    CpuTensor.of(gx.target()), start, width, d, gx.add(), scratch, OLD_SLOT);
-              }
-            }
-          });
-      if (gModulation != null) {
-        addUp(blocks, sums, 1, new int[] {gate}, gModulation);
-      }
-    }
+    gated.backward(y, modulation, gate, gOut, gx, gy, gModulation);
   }
 }

@@ -19,6 +19,12 @@ final class NormRows {
   /** Most rows in a block. */
   static final int BLOCK = 64;
 
+  /**
+   * Rows that one vector loop covers: rows are short, and entering a loop takes as long as some
+   * vectors. Behind the last row of a block its last one is taken again.
+   */
+  static final int QUAD = 4;
+
   /** Floats that hold what is known of the rows of a block. */
   static final int STATISTICS = (4 + 2 * LANES) * BLOCK;
 
@@ -30,7 +36,15 @@ final class NormRows {
   private static final int SUMS = 4 * BLOCK;
   private static final int OTHER_SUMS = SUMS + BLOCK * LANES;
 
+  /** Floats that stay in the first-level cache, with what is computed from them. */
+  private static final int CACHED = 6 << 10;
+
   private NormRows() {}
+
+  /** Rows of a block that are best worked on together, if that takes more than one loop. */
+  static int rowsAtOnce(int padded) {
+    return Math.clamp(CACHED / padded / QUAD * QUAD, QUAD, BLOCK);
+  }
 
   static float mean(long statistics, int row) {
     return Simd.get(statistics + (long) (MEAN + row) * Float.BYTES);
@@ -76,16 +90,23 @@ final class NormRows {
       }
       return;
     }
+    long last = x + (rows - 1) * step;
     if (layer) {
-      for (int row = 0; row < rows; row++) {
-        sums(x + row * step, padded, alongSums(statistics, row));
+      for (int row = 0; row < rows; row += QUAD) {
+        long a = x + row * step;
+        long b = Math.min(a + step, last);
+        long c = Math.min(b + step, last);
+        sums(a, b, c, Math.min(c + step, last), padded, alongSums(statistics, row));
       }
     }
     for (int row = 0; row < rows; row++) {
       set(statistics, MEAN + row, layer ? folded(alongSums(statistics, row)) / width : 0);
     }
-    for (int row = 0; row < rows; row++) {
-      squares(x + row * step, mean(statistics, row), padded, alongSums(statistics, row));
+    for (int row = 0; row < rows; row += QUAD) {
+      long a = x + row * step;
+      long b = Math.min(a + step, last);
+      long c = Math.min(b + step, last);
+      squares(a, b, c, Math.min(c + step, last), padded, statistics, row);
     }
     for (int row = 0; row < rows; row++) {
       double mean = mean(statistics, row);
@@ -95,22 +116,50 @@ final class NormRows {
     }
   }
 
-  private static void sums(long x, int length, long to) {
-    FloatVector sum = FloatVector.zero(Simd.FLOATS);
+  /** Σ x of four rows, lane by lane. */
+  private static void sums(long a, long b, long c, long d, int length, long to) {
+    FloatVector sumA = FloatVector.zero(Simd.FLOATS);
+    FloatVector sumB = FloatVector.zero(Simd.FLOATS);
+    FloatVector sumC = FloatVector.zero(Simd.FLOATS);
+    FloatVector sumD = FloatVector.zero(Simd.FLOATS);
     for (int i = 0; i < length; i += LANES) {
-      sum = sum.add(load(x, i));
+      sumA = sumA.add(load(a, i));
+      sumB = sumB.add(load(b, i));
+      sumC = sumC.add(load(c, i));
+      sumD = sumD.add(load(d, i));
     }
-    store(sum, to);
+    store(sumA, to);
+    store(sumB, to + Simd.BYTES);
+    store(sumC, to + 2 * Simd.BYTES);
+    store(sumD, to + 3 * Simd.BYTES);
   }
 
-  private static void squares(long x, float mean, int length, long to) {
-    FloatVector m = all(mean);
-    FloatVector sum = FloatVector.zero(Simd.FLOATS);
+  /** Σ (x − mean)² of four rows, lane by lane. */
+  private static void squares(
+      long a, long b, long c, long d, int length, long statistics, int row) {
+    FloatVector meanA = all(mean(statistics, row));
+    FloatVector meanB = all(mean(statistics, row + 1));
+    FloatVector meanC = all(mean(statistics, row + 2));
+    FloatVector meanD = all(mean(statistics, row + 3));
+    FloatVector sumA = FloatVector.zero(Simd.FLOATS);
+    FloatVector sumB = FloatVector.zero(Simd.FLOATS);
+    FloatVector sumC = FloatVector.zero(Simd.FLOATS);
+    FloatVector sumD = FloatVector.zero(Simd.FLOATS);
     for (int i = 0; i < length; i += LANES) {
-      FloatVector d = load(x, i).sub(m);
-      sum = d.fma(d, sum);
+      FloatVector x = load(a, i).sub(meanA);
+      sumA = x.fma(x, sumA);
+      x = load(b, i).sub(meanB);
+      sumB = x.fma(x, sumB);
+      x = load(c, i).sub(meanC);
+      sumC = x.fma(x, sumC);
+      x = load(d, i).sub(meanD);
+      sumD = x.fma(x, sumD);
     }
-    store(sum, to);
+    long to = alongSums(statistics, row);
+    store(sumA, to);
+    store(sumB, to + Simd.BYTES);
+    store(sumC, to + 2 * Simd.BYTES);
+    store(sumD, to + 3 * Simd.BYTES);
   }
 
   private static float squares(long x, float mean, int length) {

@@ -48,6 +48,7 @@ final class Simd {
   private static final IntVector ODD = IntVector.broadcast(INTS, 1);
   private static final ByteOrder ORDER = ByteOrder.nativeOrder();
   private static final ValueLayout.OfFloat FLOAT = ValueLayout.JAVA_FLOAT_UNALIGNED;
+  private static final ValueLayout.OfLong TWO = ValueLayout.JAVA_LONG_UNALIGNED;
   private static final ValueLayout.OfShort SHORT = ValueLayout.JAVA_SHORT_UNALIGNED;
 
   private Simd() {}
@@ -111,6 +112,17 @@ final class Simd {
     ALL.set(FLOAT, address, value);
   }
 
+  /** Copies few floats: two at once, without a call. */
+  static void copy(long from, long to, int floats) {
+    int i = 0;
+    for (; i + 2 <= floats; i += 2) {
+      ALL.set(TWO, to + (long) i * Float.BYTES, ALL.get(TWO, from + (long) i * Float.BYTES));
+    }
+    if (i < floats) {
+      set(to + (long) i * Float.BYTES, get(from + (long) i * Float.BYTES));
+    }
+  }
+
   /** The length rounded up to whole vectors. */
   static int padded(int length) {
     return (length + LANES - 1) / LANES * LANES;
@@ -118,6 +130,11 @@ final class Simd {
 
   private static boolean isDirect(boolean half, int length) {
     return !half && length % LANES == 0;
+  }
+
+  /** Whether rows of a tensor can be read and written as float32, without being staged. */
+  static boolean isDirect(CpuTensor x, int length) {
+    return isDirect(x.half(), length);
   }
 
   /** {@code length} elements of a tensor as float32, zeros behind them up to a whole vector. */

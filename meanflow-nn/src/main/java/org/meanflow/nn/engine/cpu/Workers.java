@@ -1,19 +1,22 @@
 package org.meanflow.nn.engine.cpu;
 
-import java.util.ArrayList;
-import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicLongArray;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.concurrent.locks.LockSupport;
 import org.jspecify.annotations.Nullable;
 
 /**
- * The one pool of threads that all kernels run on. The calling thread is worker 0. Items of work
- * are handed out one by one, so who computes what is open, and no result may depend on it.
+ * The one pool of threads that all kernels run on. The calling thread is worker 0.
  *
- * <p>A worker that finds no work spins until the others have finished theirs and for some
- * microseconds more, about the time between two kernels of a step, and then sleeps, so that it takes
- * nothing from others.
+ * <p>Each worker begins with a range of the items of its own, the same share in every loop: rows
+ * that one kernel wrote are in the cache of the core that reads them in the next. Who is through
+ * takes items from the ends of the others' ranges, so who computes what is open, and no result may
+ * depend on it.
+ *
+ * <p>A worker that finds no work spins for some microseconds, about the time between two kernels of
+ * a step, and then sleeps, so that it takes nothing from others. Nobody waits for one that wakes up
+ * too late to find an item.
  */
 @SuppressWarnings("ReferenceEquality") // of threads and jobs
 final class Workers implements AutoCloseable {
@@ -22,16 +25,13 @@ final class Workers implements AutoCloseable {
 
   private static final int SPINS_BETWEEN_CLOCKS = 64;
 
-  private final Thread[] threads;
-  private final List<Scratch> scratches = new ArrayList<>();
-  private final AtomicInteger nextItem = new AtomicInteger();
-  private final AtomicInteger running = new AtomicInteger();
-  private final AtomicReference<@Nullable Throwable> failure = new AtomicReference<>();
+  private final Worker[] others;
+  private final Scratch callersScratch;
   private final Runnable prepareThread;
   private volatile @Nullable Job job;
   private volatile boolean closed;
   private @Nullable Thread caller;
-  private volatile boolean busy;
+  private boolean busy;
 
   /** A loop over items. */
   @FunctionalInterface
@@ -39,7 +39,85 @@ final class Workers implements AutoCloseable {
     void run(int item, Scratch scratch);
   }
 
-  private record Job(int items, Task task) {}
+  /** One loop and what is left of it. */
+  private static final class Job {
+    /** Ranges are so many numbers apart: in cache lines of their own. */
+    private static final int STEP = 16;
+
+    private static final int BITS = 32;
+
+    private final Task task;
+    private final int workers;
+
+    /** The items that nobody took yet: the first in the high bits, the one after the last. */
+    private final AtomicLongArray ranges;
+
+    private final AtomicInteger unfinished;
+    private final AtomicReference<@Nullable Throwable> failure = new AtomicReference<>();
+
+    Job(int items, Task task, int workers) {
+      this.task = task;
+      this.workers = workers;
+      ranges = new AtomicLongArray(workers * STEP);
+      unfinished = new AtomicInteger(items);
+      for (int w = 0; w < workers; w++) {
+        long first = (long) items * w / workers;
+        long end = (long) items * (w + 1) / workers;
+        ranges.setPlain(w * STEP, first << BITS | end);
+      }
+    }
+
+    /** Runs items until none is left to take. */
+    void run(Scratch scratch) {
+      int finished = 0;
+      for (int i = 0; i < workers; i++) {
+        int owner = (scratch.worker + i) % workers;
+        for (int item = take(owner, i == 0); item >= 0; item = take(owner, i == 0)) {
+          run(item, scratch);
+          finished++;
+        }
+      }
+      unfinished.addAndGet(-finished);
+    }
+
+    /** Once an item has failed, the others are left out. */
+    private void run(int item, Scratch scratch) {
+      try {
+        if (failure.get() == null) {
+          task.run(item, scratch);
+        }
+      } catch (RuntimeException | Error e) {
+        failure.compareAndSet(null, e);
+      }
+    }
+
+    /** The first or the last item of a worker's range; −1 if it is empty. */
+    private int take(int owner, boolean first) {
+      long range = ranges.get(owner * STEP);
+      while ((int) (range >>> BITS) < (int) range) {
+        long rest = first ? range + (1L << BITS) : range - 1;
+        long found = ranges.compareAndExchange(owner * STEP, range, rest);
+        if (found == range) {
+          return first ? (int) (range >>> BITS) : (int) rest;
+        }
+        range = found;
+      }
+      return -1;
+    }
+
+    boolean isFinished() {
+      return unfinished.get() == 0;
+    }
+
+    void throwFailure() {
+      switch (failure.get()) {
+        case null -> {}
+        case RuntimeException e -> throw e;
+        case Error e -> throw e;
+        case Throwable e -> throw new IllegalStateException(e);
+      }
+    }
+  }
 
   /**
    * Starts the threads.
@@ -50,110 +128,110 @@ final class Workers implements AutoCloseable {
    */
   Workers(int count, Memory memory, Runnable prepareThread) {
     this.prepareThread = prepareThread;
-    threads = new Thread[count - 1];
-    for (int i = 0; i < count; i++) {
-      scratches.add(new Scratch(i, memory));
+    callersScratch = new Scratch(0, memory);
+    others = new Worker[count - 1];
+    for (int i = 0; i < others.length; i++) {
+      others[i] = new Worker(new Scratch(i + 1, memory));
     }
-    for (int i = 0; i < threads.length; i++) {
-      Scratch scratch = scratches.get(i + 1);
-      threads[i] =
-          Thread.ofPlatform().daemon().name("meanflow-cpu-" + (i + 1)).start(() -> work(scratch));
+    for (Worker worker : others) {
+      worker.thread.start();
     }
   }
 
   /** {@return the number of threads that compute} */
   int count() {
-    return threads.length + 1;
+    return others.length + 1;
   }
 
-  /** Runs {@code task} for every item in [0, items) and waits for all. */
+  /**
+   * Runs {@code task} for every item in [0, items) and waits for all. Neighbouring items should be
+   * neighbouring rows. A task that calls this again runs that loop alone.
+   */
   void run(int items, Task task) {
-    Scratch mine = scratches.getFirst();
     if (Thread.currentThread() != caller) {
       prepareThread.run();
       caller = Thread.currentThread();
     }
-    if (threads.length == 0 || items < 2 || busy) {
+    if (others.length == 0 || items < 2 || busy) {
       for (int item = 0; item < items; item++) {
-        task.run(item, mine);
+        task.run(item, callersScratch);
       }
       return;
     }
     busy = true;
-    nextItem.set(0);
-    running.set(threads.length);
-    job = new Job(items, task);
-    for (Thread thread : threads) {
-      LockSupport.unpark(thread);
+    Job mine = new Job(items, task, count());
+    job = mine;
+    for (Worker worker : others) {
+      worker.wake();
     }
-    loop(items, task, mine);
-    while (running.get() > 0) {
+    mine.run(callersScratch);
+    while (!mine.isFinished()) {
       Thread.onSpinWait();
     }
     busy = false;
-    Throwable thrown = failure.getAndSet(null);
-    switch (thrown) {
-      case null -> {}
-      case RuntimeException e -> throw e;
-      case Error e -> throw e;
-      default -> throw new IllegalStateException(thrown);
-    }
+    mine.throwFailure();
   }
 
-  private void loop(int items, Task task, Scratch scratch) {
-    try {
-      for (int item = nextItem.getAndIncrement(); item < items; item = nextItem.getAndIncrement()) {
-        task.run(item, scratch);
-      }
-    } catch (RuntimeException | Error e) {
-      failure.compareAndSet(null, e);
-      nextItem.set(items);
-    }
-  }
+  /** A thread that waits for jobs. */
+  private final class Worker implements Runnable {
+    private final Scratch scratch;
+    private final Thread thread;
+    private volatile boolean asleep;
 
-  private void work(Scratch scratch) {
-    prepareThread.run();
-    Job done = null;
-    while (true) {
-      Job next = awaitJob(done);
-      if (next == null) {
-        return;
-      }
-      loop(next.items, next.task, scratch);
-      done = next;
-      running.decrementAndGet();
+    Worker(Scratch scratch) {
+      this.scratch = scratch;
+      thread = Thread.ofPlatform().daemon().name("meanflow-cpu-" + scratch.worker).unstarted(this);
     }
-  }
 
-  private @Nullable Job awaitJob(@Nullable Job done) {
-    long start = System.nanoTime();
-    while (!closed) {
-      Job next = job;
-      if (next != done) {
-        return next;
-      }
-      for (int i = 0; i < SPINS_BETWEEN_CLOCKS && job == done; i++) {
-        Thread.onSpinWait();
-      }
-      if (busy) {
-        start = System.nanoTime(); // others still compute, the next job is near
-      }
-      if (System.nanoTime() - start > SPIN_NANOS && job == done && !closed) {
-        LockSupport.park(this);
+    @Override
+    public void run() {
+      prepareThread.run();
+      for (Job next = awaitJob(null); next != null; next = awaitJob(next)) {
+        next.run(scratch);
       }
     }
-    return null;
+
+    private @Nullable Job awaitJob(@Nullable Job done) {
+      long start = System.nanoTime();
+      while (!closed) {
+        for (int i = 0; i < SPINS_BETWEEN_CLOCKS && job == done; i++) {
+          Thread.onSpinWait();
+        }
+        Job next = job;
+        if (next != done) {
+          return next;
+        }
+        if (done != null && !done.isFinished()) {
+          start = System.nanoTime(); // the others still compute, the next job is near
+        } else if (System.nanoTime() - start > SPIN_NANOS) {
+          asleep = true;
+          if (job == done && !closed) { // asked again: now wake() sees that it is needed
+            LockSupport.park(Workers.this);
+          }
+          asleep = false;
+        }
+      }
+      return null;
+    }
+
+    /** To be called when there is a new job: a call of the system only if it has to be. */
+    void wake() {
+      if (asleep) {
+        asleep = false;
+        LockSupport.unpark(thread);
+      }
+    }
   }
 
   @Override
   public void close() {
     closed = true;
-    for (Thread thread : threads) {
-      LockSupport.unpark(thread);
+    for (Worker worker : others) {
+      LockSupport.unpark(worker.thread);
     }
     try {
-      for (Thread thread : threads) {
-        thread.join();
+      for (Worker worker : others) {
+        worker.thread.join();
       }
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();

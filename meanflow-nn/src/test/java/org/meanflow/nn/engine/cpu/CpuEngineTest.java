@@ -1,7 +1,6 @@
 package org.meanflow.nn.engine.cpu;
 
 import static org.assertj.core.api.Assertions.assertThat;
-import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import java.util.Arrays;
@@ -160,30 +159,6 @@ class CpuEngineTest {
         assertThat(engine.allocations()).isPositive();
         assertThat(quiet).as("passes in a row without an allocation").isEqualTo(10);
       }
-    }
-  }
-
-  @Test
-  void aFailureOnAnotherThreadReachesTheCaller() {
-    try (Memory memory = new Memory();
-        Workers workers = new Workers(3, memory, () -> {})) {
-      for (int round = 0; round < 3; round++) {
-        int failing = round * 40;
-        assertThatThrownBy(
-                () ->
-                    workers.run(
-                        100,
-                        (item, scratch) -> {
-                          if (item == failing) {
-                            throw new IllegalStateException("item " + item);
-                          }
-                        }))
-            .isInstanceOf(IllegalStateException.class)
-            .hasMessage("item " + failing);
-      }
-      boolean[] done = new boolean[1000];
-      workers.run(done.length, (item, scratch) -> done[item] = true);
-      assertThat(done).doesNotContain(false);
     }
   }
 }
