@@ -111,6 +111,16 @@ final class Simd {
     ALL.set(FLOAT, address, value);
   }
 
+  /** Float {@code i} of a row. */
+  static float get(long row, int i) {
+    return get(row + (long) i * Float.BYTES);
+  }
+
+  /** Float {@code i} of a row. */
+  static void set(long row, int i, float value) {
+    set(row + (long) i * Float.BYTES, value);
+  }
+
   /** The length rounded up to whole vectors. */
   static int padded(int length) {
     return (length + LANES - 1) / LANES * LANES;
@@ -324,6 +334,24 @@ final class Simd {
       sum = sum.add(sum.rearrange(FOLD_2));
     }
     return sum.add(sum.rearrange(FOLD_1)).lane(0);
+  }
+
+  /** The largest of the lanes. */
+  static float largest(FloatVector x) {
+    FloatVector most = x;
+    for (int lanes = LANES / 2; lanes > 8; lanes /= 2) {
+      most = larger(most, most.rearrange(fold(lanes)));
+    }
+    if (LANES > 8) {
+      most = larger(most, most.rearrange(FOLD_8));
+    }
+    if (LANES > 4) {
+      most = larger(most, most.rearrange(FOLD_4));
+    }
+    if (LANES > 2) {
+      most = larger(most, most.rearrange(FOLD_2));
+    }
+    return larger(most, most.rearrange(FOLD_1)).lane(0);
   }
 
   private static VectorShuffle<Float> fold(int lanes) {
