@@ -28,7 +28,7 @@ record HeadRows(
     long address, long rowBytes, long headBytes, boolean half, int tokens, int heads, int length) {
 
   /** Tokens that are worked on while they are in the first-level cache; whole vectors. */
-  private static final int BLOCK = 64;
+  private static final int BLOCK = 32;
 
   /**
    * How rows are normalised: y = (x − mean)·inverse ⊙ after. Numbers of rows lie head by head.
@@ -92,7 +92,7 @@ record HeadRows(
   private static final Pass[] ADD = {HeadRows::add};
   private static final Pass[] SCALE = {HeadRows::scale};
   private static final Pass[] NORMALISE = {
-    HeadRows::findMeans, HeadRows::findInverses, HeadRows::normalise
+    HeadRows::findMeans, HeadRows::findSquares, HeadRows::findInverses, HeadRows::normalise
   };
   private static final Pass[] SLOPES = {
     HeadRows::findYMeans, HeadRows::findAlongs, HeadRows::slopes
@@ -228,11 +228,11 @@ record HeadRows(
     }
   }
 
-  /** 1/√(mean((x − mean)²) + ε); 1 for no normalisation. */
-  private void findInverses(HeadRows y, HeadRows z, Normal n, int head, int first, int count) {
+  /** Σ (x − mean)² of each row, in the place of its inverse. */
+  private void findSquares(HeadRows y, HeadRows z, Normal n, int head, int first, int count) {
     long row = at(first, head);
     long means = n.at(n.means, head, first);
-    long inverses = n.at(n.inverses, head, first);
+    long squares = n.at(n.inverses, head, first);
     for (int token = 0; token < count; token++) {
       FloatVector mean = all(get(means, token));
       FloatVector sum = FloatVector.zero(Simd.FLOATS);
@@ -240,8 +240,14 @@ record HeadRows(
         FloatVector centred = load(row + token * rowBytes, i, half).sub(mean);
         sum = centred.fma(centred, sum);
       }
-      set(inverses, token, Simd.sum(sum));
+      set(squares, token, Simd.sum(sum));
     }
+  }
+
+  /** 1/√(mean((x − mean)²) + ε); 1 for no normalisation. */
+  private void findInverses(HeadRows y, HeadRows z, Normal n, int head, int first, int count) {
+    long means = n.at(n.means, head, first);
+    long inverses = n.at(n.inverses, head, first);
     FloatVector beyond = all(n.d - length); // times mean², from the zeros behind a row's end
     FloatVector epsilon = all((float) n.norm.epsilon());
     for (int token = 0; token < count; token += LANES) {

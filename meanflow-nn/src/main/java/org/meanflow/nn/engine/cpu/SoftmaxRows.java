@@ -41,7 +41,9 @@ record SoftmaxRows(
     long to) {
 
   /** From rows S of queries to P/inverse; shifts and inverses are results. */
-  static final Pass[] FORWARD = {SoftmaxRows::findShifts, SoftmaxRows::exponentials};
+  static final Pass[] FORWARD = {
+    SoftmaxRows::findShifts, SoftmaxRows::exponentials, SoftmaxRows::invert
+  };
 
   /** From rows [Ṡ | S] of queries to [Ṗ | P], where Ṗ = scale·P ⊙ (Ṡ − Σ P ⊙ Ṡ). */
   static final Pass[] TANGENT = {SoftmaxRows::probabilities, SoftmaxRows::tangents};
@@ -91,7 +93,7 @@ record SoftmaxRows(
     }
   }
 
-  /** 2^(c·S + shift), and 1/Σ of each row. */
+  /** 2^(c·S + shift), and Σ of each row in the place of its inverse. */
   private void exponentials() {
     FloatVector factor = all(c);
     for (int row = 0; row < rows; row++) {
@@ -104,7 +106,13 @@ record SoftmaxRows(
         sum = sum.add(e);
         storeResult(e, p, i, half);
       }
-      Simd.set(inverses, row, 1 / Simd.sum(sum));
+      Simd.set(inverses, row, Simd.sum(sum));
+    }
+  }
+
+  private void invert() {
+    for (int row = 0; row < rows; row++) {
+      Simd.set(inverses, row, 1 / Simd.get(inverses, row));
     }
   }
 
