@@ -144,7 +144,7 @@ final class AttentionShape {
         address, rowBytes, headElements * Float.BYTES, false, tokens, group, stride);
   }
 
-  /** A group's heads in rows of {@code parts·width} elements, if heads are whole vectors. */
+  /** A group's heads in rows of {@code parts·width} elements, where they are. */
   HeadRows in(CpuTensor x, int item, int parts, int part) {
     int bytes = x.elementBytes();
     long address = x.address(element(item, parts, part, 0, 0));
@@ -152,19 +152,13 @@ final class AttentionShape {
     return new HeadRows(address, rowBytes, (long) d * bytes, x.half(), tokens, group, stride);
   }
 
-  /** The same in float32, zeros behind the ends of rows; copied if asked for or needed. */
-  HeadRows read(
-      CpuTensor x, int item, int parts, int part, boolean copy, Scratch scratch, int slot) {
-    if (stride == d && !copy && !x.half()) {
+  /** The same in whole vectors, zeros behind the ends of rows; copied if needed, as float32. */
+  HeadRows read(CpuTensor x, int item, int parts, int part, Scratch scratch, int slot) {
+    if (stride == d) {
       return in(x, item, parts, part);
     }
     HeadRows rows = sums(scratch, slot, group * stride, stride);
     for (int token = 0; token < tokens; token++) {
-      if (stride == d && x.half()) {
-        Simd.widen(
-            x.address(element(item, parts, part, token, 0)), rows.at(token, 0), group * stride);
-        continue;
-      }
       for (int head = 0; head < group; head++) {
         long element = element(item, parts, part, token, head);
         long row = Simd.in(x, element, d, scratch, CpuAttention.ROW);
@@ -175,28 +169,39 @@ final class AttentionShape {
     return rows;
   }
 
-  /** A group's heads as factors, zeros behind the last token. */
-  void stage(CpuTensor x, int item, int parts, int part, HeadRows to, Scratch scratch, int slot) {
-    boolean direct = stride == d && x.half() == half;
-    (direct ? in(x, item, parts, part) : read(x, item, parts, part, false, scratch, slot))
-        .copyTo(to);
-    to.clearBehind(length - tokens);
+  /** A group's heads as factors where they are, or a copy if they are of another type. */
+  HeadRows factors(CpuTensor x, int item, int parts, int part, Scratch scratch, int slot) {
+    if (x.half() == half) {
+      return in(x, item, parts, part);
+    }
+    HeadRows copy = staged(scratch, slot, stride, headSize());
+    read(x, item, parts, part, scratch, slot + 1).copyTo(copy);
+    return copy;
   }
 
-  /** Writes a group's heads into rows of {@code parts·width} elements, or adds them there. */
+  /** Layout of {@link #factors}. */
+  Layout layoutOfFactors(CpuTensor x, int parts) {
+    return x.half() == half
+        ? Layout.rows(half, (long) parts * width).every(d)
+        : rows(stride, headSize());
+  }
+
+  /** Where results in whole vectors go: into the tensor, or into {@code staged}. */
+  HeadRows target(CpuTensor to, int item, int parts, int part, boolean add, HeadRows staged) {
+    return stride == d && !add ? in(to, item, parts, part) : staged;
+  }
+
+  /** Copies or adds results to a tensor, unless {@link #target} put them there. */
   void write(
       HeadRows from, CpuTensor to, int item, int parts, int part, boolean add, Scratch scratch) {
     if (stride == d) {
-      HeadRows target = in(to, item, parts, part);
       if (add) {
-        from.addTo(target);
-      } else {
-        from.copyTo(target);
+        from.addTo(in(to, item, parts, part));
       }
       return;
     }
-    for (int token = 0; token < tokens; token++) {
-      for (int head = 0; head < group; head++) {
+    for (int token = 0; token < from.tokens(); token++) {
+      for (int head = 0; head < from.heads(); head++) {
         long element = element(item, parts, part, token, head);
         CpuNorm.writeRow(to, element, d, from.at(token, head), add, scratch, CpuAttention.ROW);
       }
@@ -210,20 +215,24 @@ final class AttentionShape {
    * @param slot of the gain; the following one is used, too
    */
   HeadRows.Normal normal(@Nullable Tensor gain, long gainSum, Scratch scratch, int slot) {
-    int rows = Simd.padded(tokens * group);
-    long means = scratch.floats(slot + 1, 3L * rows);
-    long inverses = means + (long) rows * Float.BYTES;
-    long alongs = inverses + (long) rows * Float.BYTES;
-    long factors;
-    if (gain != null) {
-      factors = Simd.in(CpuTensor.of(gain), 0, d, scratch, slot);
-    } else {
-      factors = scratch.floats(slot, stride);
-      for (int i = 0; i < stride; i++) {
-        Simd.set(factors + (long) i * Float.BYTES, i < d ? 1 : 0);
-      }
+    long ones = scratch.floats(slot + 1, stride + 4L * group * length);
+    for (int i = 0; i < stride; i++) {
+      Simd.set(ones, i, i < d ? 1 : 0);
     }
-    return new HeadRows.Normal(norm, d, factors, means, inverses, alongs, gainSum);
+    long means = ones + (long) stride * Float.BYTES;
+    long bytes = (long) group * length * Float.BYTES;
+    long factors = gain == null ? ones : Simd.in(CpuTensor.of(gain), 0, d, scratch, slot);
+    return new HeadRows.Normal(
+        norm,
+        d,
+        ones,
+        factors,
+        means,
+        means + bytes,
+        means + 2 * bytes,
+        means + 3 * bytes,
+        length,
+        gainSum);
   }
 
   /** What is added to the last vector of a row of scores: −∞ behind the row's end. */

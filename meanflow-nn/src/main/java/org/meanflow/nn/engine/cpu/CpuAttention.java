@@ -32,9 +32,8 @@ final class CpuAttention implements AttentionKernels {
   private static final int Q_ROWS = 2;
   private static final int K_ROWS = 3;
   private static final int V_ROWS = 4;
-  private static final int D_Q_ROWS = 5;
-  private static final int D_K_ROWS = 6;
-  private static final int D_V_ROWS = 7;
+  private static final int D_ROWS = 5;
+  private static final int OUT = 6;
   private static final int Q_GAIN = 8;
   private static final int K_GAIN = 10;
   private static final int Q = 12;
@@ -74,19 +73,6 @@ final class CpuAttention implements AttentionKernels {
     }
   }
 
-  /** Normalises rows of q or k into factors, zeros behind the last token. */
-  private static void stage(AttentionShape s, HeadRows from, HeadRows.Normal normal, HeadRows to) {
-    from.normaliseTo(to, normal);
-    to.clearBehind(s.length - s.tokens);
-  }
-
-  /** The tangent of {@link #stage}. */
-  private static void stageTangent(
-      AttentionShape s, HeadRows x, HeadRows dx, HeadRows.Normal normal, HeadRows to) {
-    x.tangentsTo(dx, to, normal);
-    to.clearBehind(s.length - s.tokens);
-  }
-
   @Override
   public Saved attention(
       int heads,
@@ -104,13 +90,14 @@ final class CpuAttention implements AttentionKernels {
     long scoreSize = (long) s.tile * n;
     Layout rows = s.rows(s.stride, headSize);
     Layout columns = s.columns(s.stride, headSize);
+    Layout values = s.layoutOfFactors(x, 3);
     Layout sums = AttentionShape.sums(n, scoreSize);
     Layout p = s.rows(n, scoreSize);
-    Layout result = Layout.rows(to.half(), s.width).every(s.d);
+    Layout result = AttentionShape.sums(s.stride, headSize);
     Product[] scores =
         s.perTile(m -> new Spec(s.batch, m, s.stride, n, rows, columns, sums, false, false));
     Product[] mixtures =
-        s.perTile(m -> new Spec(s.batch, m, s.tokens, s.d, p, rows, result, false, false));
+        s.perTile(m -> new Spec(s.batch, m, s.tokens, s.d, p, values, result, false, false));
     int samples = Math.toIntExact(qkv.dim(0));
     Softmax saved =
         keep
@@ -123,74 +110,51 @@ final class CpuAttention implements AttentionKernels {
         (item, scratch) -> {
           HeadRows q = s.staged(scratch, Q, s.stride, headSize);
           HeadRows k = s.staged(scratch, K, s.stride, headSize);
-          HeadRows v = s.staged(scratch, V, s.stride, headSize);
-          stage(
-              s,
-              s.read(x, item, 3, 0, false, scratch, Q_ROWS),
-              s.normal(qGain, 0, scratch, Q_GAIN),
-              q);
-          stage(
-              s,
-              s.read(x, item, 3, 1, false, scratch, K_ROWS),
-              s.normal(kGain, 0, scratch, K_GAIN),
-              k);
-          s.stage(x, item, 3, 2, v, scratch, V_ROWS);
+          HeadRows v = s.factors(x, item, 3, 2, scratch, V);
+          HeadRows o = s.sums(scratch, OUT, s.stride, headSize);
+          s.read(x, item, 3, 0, scratch, Q_ROWS)
+              .normaliseTo(q, s.normal(qGain, 0, scratch, Q_GAIN));
+          s.read(x, item, 3, 1, scratch, K_ROWS)
+              .normaliseTo(k, s.normal(kGain, 0, scratch, K_GAIN));
+          k.clearBehind(n);
+          int queries = s.group * s.tokens;
+          long kept = scratch.floats(KEPT, 2L * queries);
+          long shifts = saved != null ? saved.shifts.address(s.query(item, 0)) : kept;
+          long inverses =
+              saved != null
+                  ? saved.inverses.address(s.query(item, 0))
+                  : kept + (long) queries * Float.BYTES;
           long score = scratch.floats(SCORES, s.batch * scoreSize);
           long factor = s.half ? scratch.bytes(FACTORS, s.batch * scoreSize * Short.BYTES) : score;
+          long tail = s.tail(scratch, TAIL);
           for (int head = 0; head < s.group; head += s.batch) {
             for (int t = 0; t < s.tiles; t++) {
               int first = t * s.tile;
               s.of(scores, t).run(scratch, q.at(first, head), k.at(0, head), 0, score);
               for (int h = 0; h < s.batch; h++) {
-                long skip = h * scoreSize;
-                softmax(
-                    s,
-                    s.rows(t),
-                    score + skip * Float.BYTES,
-                    factor + skip * s.factorBytes,
-                    saved,
-                    s.query(item, head + h) + first,
-                    scratch);
+                long query = ((long) (head + h) * s.tokens + first) * Float.BYTES;
+                new SoftmaxRows(
+                        score + h * scoreSize * Float.BYTES,
+                        s.rows(t),
+                        n,
+                        n,
+                        tail,
+                        s.c,
+                        s.scale,
+                        shifts + query,
+                        inverses + query,
+                        0,
+                        s.half,
+                        factor + h * scoreSize * s.factorBytes)
+                    .run(SoftmaxRows.FORWARD);
               }
-              long place = to.address(s.element(item, 1, 0, first, head));
-              s.of(mixtures, t).run(scratch, factor, v.at(0, head), 0, place);
+              s.of(mixtures, t).run(scratch, factor, v.at(0, head), 0, o.at(first, head));
             }
           }
+          o.scaleTo(s.target(to, item, 1, 0, false, o), inverses, s.tokens);
+          s.write(o, to, item, 1, 0, false, scratch);
         });
     return saved == null ? Saved.NOTHING : saved;
-  }
-
-  /** P from S for a tile of queries. */
-  private static void softmax(
-      AttentionShape s,
-      int rows,
-      long scores,
-      long factors,
-      @Nullable Softmax saved,
-      long query,
-      Scratch scratch) {
-    long tail = s.tail(scratch, TAIL);
-    long kept = scratch.floats(KEPT, 2L * s.tile);
-    long shifts = saved != null ? saved.shifts.address(query) : kept;
-    long inverses =
-        saved != null ? saved.inverses.address(query) : kept + (long) s.tile * Float.BYTES;
-    for (int row = 0; row < rows; row += BLOCK) {
-      long skip = (long) row * s.length;
-      new SoftmaxRows(
-              scores + skip * Float.BYTES,
-              Math.min(BLOCK, rows - row),
-              s.length,
-              s.length,
-              tail,
-              s.c,
-              s.scale,
-              shifts + (long) row * Float.BYTES,
-              inverses + (long) row * Float.BYTES,
-              0,
-              s.half,
-              factors + skip * s.factorBytes)
-          .run(SoftmaxRows.FORWARD);
-    }
   }
 
   @Override
@@ -237,14 +201,17 @@ final class CpuAttention implements AttentionKernels {
           HeadRows dv = s.staged(v.at(n, 0), s.stride, headSize);
           HeadRows.Normal qNormal = s.normal(qGain, 0, scratch, Q_GAIN);
           HeadRows.Normal kNormal = s.normal(kGain, 0, scratch, K_GAIN);
-          HeadRows qRows = s.read(x, item, 3, 0, false, scratch, Q_ROWS);
-          HeadRows kRows = s.read(x, item, 3, 1, false, scratch, K_ROWS);
-          stage(s, qRows, qNormal, q);
-          stage(s, kRows, kNormal, k);
-          s.stage(x, item, 3, 2, v, scratch, V_ROWS);
-          stageTangent(s, qRows, s.read(dx, item, 3, 0, true, scratch, D_Q_ROWS), qNormal, dq);
-          stageTangent(s, kRows, s.read(dx, item, 3, 1, true, scratch, D_K_ROWS), kNormal, dk);
-          s.stage(dx, item, 3, 2, dv, scratch, D_V_ROWS);
+          HeadRows qRows = s.read(x, item, 3, 0, scratch, Q_ROWS);
+          HeadRows kRows = s.read(x, item, 3, 1, scratch, K_ROWS);
+          qRows.normaliseTo(q, qNormal);
+          qRows.tangentsTo(s.read(dx, item, 3, 0, scratch, D_ROWS), dq, qNormal);
+          kRows.normaliseTo(k, kNormal);
+          kRows.tangentsTo(s.read(dx, item, 3, 1, scratch, D_ROWS), dk, kNormal);
+          s.read(x, item, 3, 2, scratch, V_ROWS).copyTo(v);
+          s.read(dx, item, 3, 2, scratch, D_ROWS).copyTo(dv);
+          k.clearBehind(n);
+          dk.clearBehind(n);
+          v.clearBehind(n);
           long score = scratch.floats(SCORES, s.batch * scoreSize);
           long factor = s.half ? scratch.bytes(FACTORS, s.batch * scoreSize * Short.BYTES) : score;
           for (int head = 0; head < s.group; head += s.batch) {
@@ -361,12 +328,14 @@ final class CpuAttention implements AttentionKernels {
             HeadRows go = s.staged(q.at(s.length, 0), s.stride, 2 * headSize);
             HeadRows.Normal qNormal = s.normal(qGain, qSum, scratch, Q_GAIN);
             HeadRows.Normal kNormal = s.normal(kGain, kSum, scratch, K_GAIN);
-            HeadRows qRows = s.read(x, item, 3, 0, false, scratch, Q_ROWS);
-            HeadRows kRows = s.read(x, item, 3, 1, false, scratch, K_ROWS);
-            stage(s, qRows, qNormal, q);
-            stage(s, kRows, kNormal, k);
-            s.stage(x, item, 3, 2, v, scratch, V_ROWS);
-            s.stage(g, item, 1, 0, go, scratch, D_V_ROWS);
+            HeadRows qRows = s.read(x, item, 3, 0, scratch, Q_ROWS);
+            HeadRows kRows = s.read(x, item, 3, 1, scratch, K_ROWS);
+            qRows.normaliseTo(q, qNormal);
+            kRows.normaliseTo(k, kNormal);
+            s.read(x, item, 3, 2, scratch, V_ROWS).copyTo(v);
+            s.read(g, item, 1, 0, scratch, D_ROWS).copyTo(go);
+            q.clearBehind(s.length);
+            go.clearBehind(s.length);
             HeadRows gq = s.sums(scratch, G_Q, s.stride, headSize);
             HeadRows gk = s.sums(scratch, G_K_V, s.stride, 2 * headSize);
             HeadRows gv = s.sums(gk.at(s.length, 0), s.stride, 2 * headSize);
@@ -392,14 +361,11 @@ final class CpuAttention implements AttentionKernels {
                 s.of(toQ, t).run(scratch, factor, k.at(0, head), 0, gq.at(first, head));
               }
             }
-            qRows.cotangents(gq, qNormal);
-            kRows.cotangents(gk, kNormal);
-            if (gQkv != null) {
-              CpuTensor to = CpuTensor.of(gQkv.target());
-              s.write(gq, to, item, 3, 0, gQkv.add(), scratch);
-              s.write(gk, to, item, 3, 1, gQkv.add(), scratch);
-              s.write(gv, to, item, 3, 2, gQkv.add(), scratch);
-            }
+            CpuTensor to = gQkv == null ? null : CpuTensor.of(gQkv.target());
+            boolean add = gQkv != null && gQkv.add();
+            finish(s, qRows, gq, qNormal, to, item, 0, add, scratch);
+            finish(s, kRows, gk, kNormal, to, item, 1, add, scratch);
+            finish(s, null, gv, null, to, item, 2, add, scratch);
           });
       if (gqGain != null) {
         reductions.addUp(qSums, items, s.d, CpuTensor.of(gqGain.target()), gqGain.add());
@@ -407,6 +373,28 @@ final class CpuAttention implements AttentionKernels {
       if (gkGain != null) {
         reductions.addUp(kSums, items, s.d, CpuTensor.of(gkGain.target()), gkGain.add());
       }
+    }
+  }
+
+  /** Cotangents of q, k or v from those of the factors: into the tensor, if there is one. */
+  private static void finish(
+      AttentionShape s,
+      @Nullable HeadRows rows,
+      HeadRows g,
+      HeadRows.@Nullable Normal normal,
+      @Nullable CpuTensor to,
+      int item,
+      int part,
+      boolean add,
+      Scratch scratch) {
+    HeadRows target = to == null ? g : s.target(to, item, 3, part, add, g);
+    if (rows != null && normal != null) {
+      rows.cotangentsTo(g, target, normal);
+    } else if (target != g) {
+      g.copyTo(target);
+    }
+    if (to != null) {
+      s.write(g, to, item, 3, part, add, scratch);
     }
   }
 

@@ -23,6 +23,12 @@ final class Simd {
   /** All memory. Checks on a segment without bounds fold away, those on small ones do not. */
   static final MemorySegment ALL = MemorySegment.NULL.reinterpret(Long.MAX_VALUE);
 
+  /**
+   * All bits of an address. To the compiler, an address and this is far from the end of {@link
+   * #ALL}, so that the check folds away: before each inner loop it takes some 35 instructions.
+   */
+  private static final long ADDRESS = Long.MAX_VALUE >>> 1;
+
   static final VectorSpecies<Float> FLOATS = FloatVector.SPECIES_PREFERRED;
 
   /** Floats in a vector. */
@@ -54,7 +60,7 @@ final class Simd {
   private Simd() {}
 
   static FloatVector load(long address) {
-    return FloatVector.fromMemorySegment(FLOATS, ALL, address, ORDER);
+    return FloatVector.fromMemorySegment(FLOATS, ALL, address & ADDRESS, ORDER);
   }
 
   /** Floats {@code i} to {@code i + LANES} of a row. */
@@ -63,7 +69,7 @@ final class Simd {
   }
 
   static void store(FloatVector x, long address) {
-    x.intoMemorySegment(ALL, address, ORDER);
+    x.intoMemorySegment(ALL, address & ADDRESS, ORDER);
   }
 
   /** Floats {@code i} to {@code i + LANES} of a row. */
@@ -94,7 +100,7 @@ final class Simd {
     if (half) {
       IntVector rounded = x.reinterpretAsInts().add(0x8000).lanewise(VectorOperators.LSHR, 16);
       ((ShortVector) rounded.convertShape(VectorOperators.I2S, SHORTS, 0))
-          .intoMemorySegment(ALL, row + (long) i * Short.BYTES, ORDER);
+          .intoMemorySegment(ALL, row + (long) i * Short.BYTES & ADDRESS, ORDER);
     } else {
       store(x, row, i);
     }
@@ -105,11 +111,21 @@ final class Simd {
   }
 
   static float get(long address) {
-    return ALL.get(FLOAT, address);
+    return ALL.get(FLOAT, address & ADDRESS);
   }
 
   static void set(long address, float value) {
-    ALL.set(FLOAT, address, value);
+    ALL.set(FLOAT, address & ADDRESS, value);
+  }
+
+  /** Float {@code i} of a row. */
+  static float get(long row, int i) {
+    return get(row + (long) i * Float.BYTES);
+  }
+
+  /** Float {@code i} of a row. */
+  static void set(long row, int i, float value) {
+    set(row + (long) i * Float.BYTES, value);
   }
 
   /** Copies few floats: two at once, without a call. */
@@ -209,7 +225,7 @@ final class Simd {
 
   /** The bfloat16 numbers at an address. */
   static FloatVector widened(long from) {
-    ShortVector half = ShortVector.fromMemorySegment(SHORTS, ALL, from, ORDER);
+    ShortVector half = ShortVector.fromMemorySegment(SHORTS, ALL, from & ADDRESS, ORDER);
     IntVector bits = (IntVector) half.convertShape(VectorOperators.ZERO_EXTEND_S2I, INTS, 0);
     return bits.lanewise(VectorOperators.LSHL, 16).reinterpretAsFloats();
   }
@@ -226,7 +242,7 @@ final class Simd {
       // Rounding could carry a NaN's payload over into a number.
       rounded = rounded.blend(HALF_NAN, x.test(VectorOperators.IS_NAN).cast(INTS));
       ((ShortVector) rounded.convertShape(VectorOperators.I2S, SHORTS, 0))
-          .intoMemorySegment(ALL, to + (long) i * Short.BYTES, ORDER);
+          .intoMemorySegment(ALL, to + (long) i * Short.BYTES & ADDRESS, ORDER);
     }
     for (; i < length; i++) {
       float x = get(from + (long) i * Float.BYTES);
@@ -239,7 +255,7 @@ final class Simd {
   /** As bfloat16 to an address. */
   static void narrow(FloatVector x, long to) {
     ((ShortVector) halfBits(x).convertShape(VectorOperators.I2S, SHORTS, 0))
-        .intoMemorySegment(ALL, to, ORDER);
+        .intoMemorySegment(ALL, to & ADDRESS, ORDER);
   }
 
   /** As bfloat16, in the low bits of each lane; zeros in the high ones. */
@@ -341,6 +357,24 @@ final class Simd {
       sum = sum.add(sum.rearrange(FOLD_2));
     }
     return sum.add(sum.rearrange(FOLD_1)).lane(0);
+  }
+
+  /** The largest of the lanes. */
+  static float largest(FloatVector x) {
+    FloatVector most = x;
+    for (int lanes = LANES / 2; lanes > 8; lanes /= 2) {
+      most = larger(most, most.rearrange(fold(lanes)));
+    }
+    if (LANES > 8) {
+      most = larger(most, most.rearrange(FOLD_8));
+    }
+    if (LANES > 4) {
+      most = larger(most, most.rearrange(FOLD_4));
+    }
+    if (LANES > 2) {
+      most = larger(most, most.rearrange(FOLD_2));
+    }
+    return larger(most, most.rearrange(FOLD_1)).lane(0);
   }
 
   private static VectorShuffle<Float> fold(int lanes) {

@@ -7,7 +7,6 @@ import static org.meanflow.nn.engine.cpu.Simd.store;
 import static org.meanflow.nn.engine.cpu.Simd.storeResult;
 
 import jdk.incubator.vector.FloatVector;
-import jdk.incubator.vector.VectorOperators;
 
 /**
  * Rows of scores while they are in the first-level cache: softmax, P = 2^(c·S + shift)·inverse, its
@@ -41,9 +40,9 @@ record SoftmaxRows(
     boolean half,
     long to) {
 
-  /** From rows S of queries to P; shifts and inverses are results. */
+  /** From rows S of queries to P/inverse; shifts and inverses are results. */
   static final Pass[] FORWARD = {
-    SoftmaxRows::findShifts, SoftmaxRows::exponentials, SoftmaxRows::normalise
+    SoftmaxRows::findShifts, SoftmaxRows::exponentials, SoftmaxRows::invert
   };
 
   /** From rows [Ṡ | S] of queries to [Ṗ | P], where Ṗ = scale·P ⊙ (Ṡ − Σ P ⊙ Ṡ). */
@@ -89,35 +88,31 @@ record SoftmaxRows(
       for (int i = 0; i < last; i += LANES) {
         most = Simd.larger(most, load(s, i));
       }
-      float shift = -c * most.reduceLanes(VectorOperators.MAX);
-      Simd.set(shifts + (long) row * Float.BYTES, shift);
+      float shift = -c * Simd.largest(most);
+      Simd.set(shifts, row, shift);
     }
   }
 
-  /** 2^(c·S + shift) in place, and 1/Σ of each row. */
+  /** 2^(c·S + shift), and Σ of each row in the place of its inverse. */
   private void exponentials() {
     FloatVector factor = all(c);
     for (int row = 0; row < rows; row++) {
       long s = row(row);
-      FloatVector shift = all(Simd.get(shifts + (long) row * Float.BYTES));
+      long p = result(row);
+      FloatVector shift = all(Simd.get(shifts, row));
       FloatVector sum = FloatVector.zero(Simd.FLOATS);
       for (int i = 0; i < length; i += LANES) {
         FloatVector e = Simd.exp2FromBelow(load(s, i).fma(factor, shift));
         sum = sum.add(e);
-        store(e, s, i);
+        storeResult(e, p, i, half);
       }
-      Simd.set(inverses + (long) row * Float.BYTES, 1 / Simd.sum(sum));
+      Simd.set(inverses, row, Simd.sum(sum));
     }
   }
 
-  private void normalise() {
+  private void invert() {
     for (int row = 0; row < rows; row++) {
-      long s = row(row);
-      long p = result(row);
-      FloatVector inverse = all(Simd.get(inverses + (long) row * Float.BYTES));
-      for (int i = 0; i < length; i += LANES) {
-        storeResult(load(s, i).mul(inverse), p, i, half);
-      }
+      Simd.set(inverses, row, 1 / Simd.get(inverses, row));
     }
   }
 
@@ -129,15 +124,15 @@ record SoftmaxRows(
       long d = row(row);
       long s = d + (long) length * Float.BYTES;
       store(load(s, length - LANES).add(behind), s, length - LANES);
-      FloatVector shift = all(Simd.get(shifts + (long) row * Float.BYTES));
-      FloatVector inverse = all(Simd.get(inverses + (long) row * Float.BYTES));
+      FloatVector shift = all(Simd.get(shifts, row));
+      FloatVector inverse = all(Simd.get(inverses, row));
       FloatVector sum = FloatVector.zero(Simd.FLOATS);
       for (int i = 0; i < length; i += LANES) {
         FloatVector p = Simd.exp2FromBelow(load(s, i).fma(factor, shift)).mul(inverse);
         sum = p.fma(load(d, i), sum);
         store(p, s, i);
       }
-      Simd.set(means + (long) row * Float.BYTES, Simd.sum(sum));
+      Simd.set(means, row, Simd.sum(sum));
     }
   }
 
@@ -146,7 +141,7 @@ record SoftmaxRows(
     for (int row = 0; row < rows; row++) {
       long d = row(row);
       long y = result(row);
-      FloatVector mean = all(Simd.get(means + (long) row * Float.BYTES));
+      FloatVector mean = all(Simd.get(means, row));
       for (int i = 0; i < length; i += LANES) {
         FloatVector p = load(d, length + i);
         storeResult(p.mul(scales).mul(load(d, i).sub(mean)), y, i, half);
