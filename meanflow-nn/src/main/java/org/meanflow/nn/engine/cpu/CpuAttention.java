@@ -377,6 +377,7 @@ final class CpuAttention implements AttentionKernels {
   }
 
   /** Cotangents of q, k or v from those of the factors: into the tensor, if there is one. */
+  @SuppressWarnings("ReferenceEquality") // the same rows
   private static void finish(
       AttentionShape s,
       @Nullable HeadRows rows,
