@@ -43,7 +43,8 @@ final class NormRows {
 
   /** Rows of a block that are best worked on together, if that takes more than one loop. */
   static int rowsAtOnce(int padded) {
-    return Math.clamp(CACHED / padded / QUAD * QUAD, QUAD, BLOCK);
+    int quads = CACHED / padded / QUAD;
+    return Math.clamp(quads, 1, BLOCK / QUAD) * QUAD;
   }
 
   static float mean(long statistics, int row) {
@@ -130,8 +131,8 @@ final class NormRows {
     }
     store(sumA, to);
     store(sumB, to + Simd.BYTES);
-    store(sumC, to + 2 * Simd.BYTES);
-    store(sumD, to + 3 * Simd.BYTES);
+    store(sumC, to + 2L * Simd.BYTES);
+    store(sumD, to + 3L * Simd.BYTES);
   }
 
   /** Σ (x − mean)² of four rows, lane by lane. */
@@ -158,8 +159,8 @@ final class NormRows {
     long to = alongSums(statistics, row);
     store(sumA, to);
     store(sumB, to + Simd.BYTES);
-    store(sumC, to + 2 * Simd.BYTES);
-    store(sumD, to + 3 * Simd.BYTES);
+    store(sumC, to + 2L * Simd.BYTES);
+    store(sumD, to + 3L * Simd.BYTES);
   }
 
   private static float squares(long x, float mean, int length) {
