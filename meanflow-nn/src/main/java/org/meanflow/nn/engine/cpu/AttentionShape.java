@@ -170,12 +170,13 @@ final class AttentionShape {
   }
 
   /** A group's heads as factors where they are, or a copy if they are of another type. */
-  HeadRows factors(CpuTensor x, int item, int parts, int part, Scratch scratch, int slot) {
+  HeadRows factors(
+      CpuTensor x, int item, int parts, int part, Scratch scratch, int slot, int rowSlot) {
     if (x.half() == half) {
       return in(x, item, parts, part);
     }
     HeadRows copy = staged(scratch, slot, stride, headSize());
-    read(x, item, parts, part, scratch, slot + 1).copyTo(copy);
+    read(x, item, parts, part, scratch, rowSlot).copyTo(copy);
     return copy;
   }
 

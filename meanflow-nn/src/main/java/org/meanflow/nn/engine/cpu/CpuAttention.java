@@ -13,19 +13,15 @@ import org.meanflow.nn.engine.cpu.Product.Spec;
  * Attention, a few heads of one sample at a time, their queries in tiles: scores, probabilities and
  * their tangents and cotangents live in scratch memory the size of a second-level cache.
  *
- * <p>The heads of q, k and v are first copied from rows of all heads into matrices of their own, in
- * the type of factors and normalised if asked for: read row by row, memory streams; read head by
- * head, it does not (the products alone took twice as long on strided heads). Matrices that take
- * part in the same kind of product lie side by side, so that it is one product: a call costs a
- * microsecond, half of what a small head's arithmetic does.
+ * <p>The heads of q and k are first normalised, from rows of all heads into matrices of their own
+ * in the type of factors; v is multiplied where it is, unless it takes part in one product with
+ * others. Matrices that take part in the same kind of product lie side by side, so that it is one
+ * product: a call costs a microsecond, half of what a small head's arithmetic does.
  *
  * <p>The forward kernel keeps two numbers for each query; the others compute probabilities from
  * them again, which costs less than writing and reading probabilities.
  */
 final class CpuAttention implements AttentionKernels {
-  /** Rows of queries that are worked on while they are in the first-level cache. */
-  private static final int BLOCK = 16;
-
   /** A row on its way; see {@link AttentionShape}. */
   static final int ROW = 1;
 
@@ -110,7 +106,7 @@ final class CpuAttention implements AttentionKernels {
         (item, scratch) -> {
           HeadRows q = s.staged(scratch, Q, s.stride, headSize);
           HeadRows k = s.staged(scratch, K, s.stride, headSize);
-          HeadRows v = s.factors(x, item, 3, 2, scratch, V);
+          HeadRows v = s.factors(x, item, 3, 2, scratch, V, V_ROWS);
           HeadRows o = s.sums(scratch, OUT, s.stride, headSize);
           s.read(x, item, 3, 0, scratch, Q_ROWS)
               .normaliseTo(q, s.normal(qGain, 0, scratch, Q_GAIN));
@@ -146,7 +142,7 @@ final class CpuAttention implements AttentionKernels {
                         0,
                         s.half,
                         factor + h * scoreSize * s.factorBytes)
-                    .run(SoftmaxRows.FORWARD);
+                    .runInBlocks(SoftmaxRows.FORWARD);
               }
               s.of(mixtures, t).run(scratch, factor, v.at(0, head), 0, o.at(first, head));
             }
@@ -214,6 +210,8 @@ final class CpuAttention implements AttentionKernels {
           v.clearBehind(n);
           long score = scratch.floats(SCORES, s.batch * scoreSize);
           long factor = s.half ? scratch.bytes(FACTORS, s.batch * scoreSize * Short.BYTES) : score;
+          long tail = s.tail(scratch, TAIL);
+          long means = scratch.floats(MEANS, s.tile);
           for (int head = 0; head < s.group; head += s.batch) {
             for (int t = 0; t < s.tiles; t++) {
               int first = t * s.tile;
@@ -223,50 +221,27 @@ final class CpuAttention implements AttentionKernels {
               s.of(tangents, t).run(scratch, dq.at(first, head), ofK, 0, score);
               for (int h = 0; h < s.batch; h++) {
                 long skip = h * scoreSize;
-                softmaxTangent(
-                    s,
-                    s.rows(t),
-                    score + skip * Float.BYTES,
-                    factor + skip * s.factorBytes,
-                    softmax,
-                    s.query(item, head + h) + first,
-                    scratch);
+                long query = s.query(item, head + h) + first;
+                new SoftmaxRows(
+                        score + skip * Float.BYTES,
+                        s.rows(t),
+                        2 * n,
+                        n,
+                        tail,
+                        s.c,
+                        s.scale,
+                        softmax.shifts.address(query),
+                        softmax.inverses.address(query),
+                        means,
+                        s.half,
+                        factor + skip * s.factorBytes)
+                    .runInBlocks(SoftmaxRows.TANGENT);
               }
               long place = to.address(s.element(item, 1, 0, first, head));
               s.of(mixtures, t).run(scratch, factor, v.at(0, head), 0, place);
             }
           }
         });
-  }
-
-  /** [Ṗ | P] from [Ṡ | S] for a tile of queries. */
-  private static void softmaxTangent(
-      AttentionShape s,
-      int rows,
-      long scores,
-      long factors,
-      Softmax saved,
-      long query,
-      Scratch scratch) {
-    long tail = s.tail(scratch, TAIL);
-    long means = scratch.floats(MEANS, BLOCK);
-    for (int row = 0; row < rows; row += BLOCK) {
-      long skip = 2L * row * s.length;
-      new SoftmaxRows(
-              scores + skip * Float.BYTES,
-              Math.min(BLOCK, rows - row),
-              2 * s.length,
-              s.length,
-              tail,
-              s.c,
-              s.scale,
-              saved.shifts.address(query + row),
-              saved.inverses.address(query + row),
-              means,
-              s.half,
-              factors + skip * s.factorBytes)
-          .run(SoftmaxRows.TANGENT);
-    }
   }
 
   @Override
@@ -284,6 +259,8 @@ final class CpuAttention implements AttentionKernels {
     AttentionShape s = new AttentionShape(products, heads, qkNorm, gOut);
     CpuTensor x = CpuTensor.of(qkv);
     CpuTensor g = CpuTensor.of(gOut);
+    CpuTensor to = gQkv == null ? null : CpuTensor.of(gQkv.target());
+    boolean add = gQkv != null && gQkv.add();
     Softmax softmax = (Softmax) saved;
     int columns = Simd.padded(s.tile);
     long headSize = s.headSize();
@@ -341,31 +318,44 @@ final class CpuAttention implements AttentionKernels {
             HeadRows gv = s.sums(gk.at(s.length, 0), s.stride, 2 * headSize);
             long score = scratch.floats(SCORES, two * scoreSize);
             long factor = s.half ? scratch.bytes(FACTORS, two * scoreSize * Short.BYTES) : score;
+            long means = scratch.floats(MEANS, columns);
             for (int head = 0; head < s.group; head += s.batch) {
               for (int t = 0; t < s.tiles; t++) {
                 int first = t * s.tile;
                 s.of(scores, t).run(scratch, k.at(0, head), q.at(first, head), 0, score);
                 for (int h = 0; h < s.batch; h++) {
                   long skip = 2L * h * scoreSize;
-                  softmaxCotangent(
-                      s,
-                      s.rows(t),
-                      score + skip * Float.BYTES,
-                      factor + skip * s.factorBytes,
-                      softmax,
-                      s.query(item, head + h) + first,
-                      scratch);
+                  long query = s.query(item, head + h) + first;
+                  new SoftmaxRows(
+                          score + skip * Float.BYTES,
+                          s.tokens,
+                          columns,
+                          Simd.padded(s.rows(t)),
+                          0,
+                          s.c,
+                          s.scale,
+                          softmax.shifts.address(query),
+                          softmax.inverses.address(query),
+                          means,
+                          s.half,
+                          factor + skip * s.factorBytes)
+                      .run(SoftmaxRows.COTANGENT);
                 }
                 s.of(t == 0 ? toHeads : moreToHeads, t)
                     .run(scratch, factor, q.at(first, head), 0, gk.at(0, head));
                 s.of(toQ, t).run(scratch, factor, k.at(0, head), 0, gq.at(first, head));
               }
             }
-            CpuTensor to = gQkv == null ? null : CpuTensor.of(gQkv.target());
-            boolean add = gQkv != null && gQkv.add();
-            finish(s, qRows, gq, qNormal, to, item, 0, add, scratch);
-            finish(s, kRows, gk, kNormal, to, item, 1, add, scratch);
-            finish(s, null, gv, null, to, item, 2, add, scratch);
+            HeadRows toQRows = to == null ? gq : s.target(to, item, 3, 0, add, gq);
+            HeadRows toKRows = to == null ? gk : s.target(to, item, 3, 1, add, gk);
+            qRows.cotangentsTo(gq, toQRows, qNormal);
+            kRows.cotangentsTo(gk, toKRows, kNormal);
+            if (to != null) {
+              gv.copyTo(s.target(to, item, 3, 2, add, gv));
+              s.write(gq, to, item, 3, 0, add, scratch);
+              s.write(gk, to, item, 3, 1, add, scratch);
+              s.write(gv, to, item, 3, 2, add, scratch);
+            }
           });
       if (gqGain != null) {
         reductions.addUp(qSums, items, s.d, CpuTensor.of(gqGain.target()), gqGain.add());
@@ -374,54 +364,5 @@ final class CpuAttention implements AttentionKernels {
         reductions.addUp(kSums, items, s.d, CpuTensor.of(gkGain.target()), gkGain.add());
       }
     }
-  }
-
-  /** Cotangents of q, k or v from those of the factors: into the tensor, if there is one. */
-  @SuppressWarnings("ReferenceEquality") // the same rows
-  private static void finish(
-      AttentionShape s,
-      @Nullable HeadRows rows,
-      HeadRows g,
-      HeadRows.@Nullable Normal normal,
-      @Nullable CpuTensor to,
-      int item,
-      int part,
-      boolean add,
-      Scratch scratch) {
-    HeadRows target = to == null ? g : s.target(to, item, 3, part, add, g);
-    if (rows != null && normal != null) {
-      rows.cotangentsTo(g, target, normal);
-    } else if (target != g) {
-      g.copyTo(target);
-    }
-    if (to != null) {
-      s.write(g, to, item, 3, part, add, scratch);
-    }
-  }
-
-  /** [S̄ᵀ ; Pᵀ] from [Sᵀ ; P̄ᵀ] for a tile of queries. */
-  private static void softmaxCotangent(
-      AttentionShape s,
-      int rows,
-      long scores,
-      long factors,
-      Softmax saved,
-      long query,
-      Scratch scratch) {
-    int columns = Simd.padded(s.tile);
-    new SoftmaxRows(
-            scores,
-            s.tokens,
-            columns,
-            Simd.padded(rows),
-            0,
-            s.c,
-            s.scale,
-            saved.shifts.address(query),
-            saved.inverses.address(query),
-            scratch.floats(MEANS, columns),
-            s.half,
-            factors)
-        .run(SoftmaxRows.COTANGENT);
   }
 }

@@ -23,12 +23,6 @@ final class Simd {
   /** All memory. Checks on a segment without bounds fold away, those on small ones do not. */
   static final MemorySegment ALL = MemorySegment.NULL.reinterpret(Long.MAX_VALUE);
 
-  /**
-   * All bits of an address. To the compiler, an address and this is far from the end of {@link
-   * #ALL}, so that the check folds away: before each inner loop it takes some 35 instructions.
-   */
-  private static final long ADDRESS = Long.MAX_VALUE >>> 1;
-
   static final VectorSpecies<Float> FLOATS = FloatVector.SPECIES_PREFERRED;
 
   /** Floats in a vector. */
@@ -60,7 +54,7 @@ final class Simd {
   private Simd() {}
 
   static FloatVector load(long address) {
-    return FloatVector.fromMemorySegment(FLOATS, ALL, address & ADDRESS, ORDER);
+    return FloatVector.fromMemorySegment(FLOATS, ALL, address, ORDER);
   }
 
   /** Floats {@code i} to {@code i + LANES} of a row. */
@@ -69,7 +63,7 @@ final class Simd {
   }
 
   static void store(FloatVector x, long address) {
-    x.intoMemorySegment(ALL, address & ADDRESS, ORDER);
+    x.intoMemorySegment(ALL, address, ORDER);
   }
 
   /** Floats {@code i} to {@code i + LANES} of a row. */
@@ -100,7 +94,7 @@ final class Simd {
     if (half) {
       IntVector rounded = x.reinterpretAsInts().add(0x8000).lanewise(VectorOperators.LSHR, 16);
       ((ShortVector) rounded.convertShape(VectorOperators.I2S, SHORTS, 0))
-          .intoMemorySegment(ALL, row + (long) i * Short.BYTES & ADDRESS, ORDER);
+          .intoMemorySegment(ALL, row + (long) i * Short.BYTES, ORDER);
     } else {
       store(x, row, i);
     }
@@ -111,11 +105,11 @@ final class Simd {
   }
 
   static float get(long address) {
-    return ALL.get(FLOAT, address & ADDRESS);
+    return ALL.get(FLOAT, address);
   }
 
   static void set(long address, float value) {
-    ALL.set(FLOAT, address & ADDRESS, value);
+    ALL.set(FLOAT, address, value);
   }
 
   /** Float {@code i} of a row. */
@@ -225,7 +219,7 @@ final class Simd {
 
   /** The bfloat16 numbers at an address. */
   static FloatVector widened(long from) {
-    ShortVector half = ShortVector.fromMemorySegment(SHORTS, ALL, from & ADDRESS, ORDER);
+    ShortVector half = ShortVector.fromMemorySegment(SHORTS, ALL, from, ORDER);
     IntVector bits = (IntVector) half.convertShape(VectorOperators.ZERO_EXTEND_S2I, INTS, 0);
     return bits.lanewise(VectorOperators.LSHL, 16).reinterpretAsFloats();
   }
@@ -242,7 +236,7 @@ final class Simd {
       // Rounding could carry a NaN's payload over into a number.
       rounded = rounded.blend(HALF_NAN, x.test(VectorOperators.IS_NAN).cast(INTS));
       ((ShortVector) rounded.convertShape(VectorOperators.I2S, SHORTS, 0))
-          .intoMemorySegment(ALL, to + (long) i * Short.BYTES & ADDRESS, ORDER);
+          .intoMemorySegment(ALL, to + (long) i * Short.BYTES, ORDER);
     }
     for (; i < length; i++) {
       float x = get(from + (long) i * Float.BYTES);
@@ -255,7 +249,7 @@ final class Simd {
   /** As bfloat16 to an address. */
   static void narrow(FloatVector x, long to) {
     ((ShortVector) halfBits(x).convertShape(VectorOperators.I2S, SHORTS, 0))
-        .intoMemorySegment(ALL, to & ADDRESS, ORDER);
+        .intoMemorySegment(ALL, to, ORDER);
   }
 
   /** As bfloat16, in the low bits of each lane; zeros in the high ones. */

@@ -40,6 +40,9 @@ record SoftmaxRows(
     boolean half,
     long to) {
 
+  /** Floats that are worked on while they are in the first-level cache. */
+  private static final int BLOCK = 4096;
+
   /** From rows S of queries to P/inverse; shifts and inverses are results. */
   static final Pass[] FORWARD = {
     SoftmaxRows::findShifts, SoftmaxRows::exponentials, SoftmaxRows::invert
@@ -66,6 +69,27 @@ record SoftmaxRows(
   void run(Pass[] passes) {
     for (Pass pass : passes) {
       pass.over(this);
+    }
+  }
+
+  /** Runs passes over rows of queries, some at a time. */
+  void runInBlocks(Pass[] passes) {
+    int block = Math.max(1, BLOCK / stride);
+    for (int row = 0; row < rows; row += block) {
+      new SoftmaxRows(
+              row(row),
+              Math.min(block, rows - row),
+              stride,
+              length,
+              tail,
+              c,
+              scale,
+              shifts + (long) row * Float.BYTES,
+              inverses + (long) row * Float.BYTES,
+              means,
+              half,
+              result(row))
+          .run(passes);
     }
   }
 
