@@ -26,6 +26,6 @@ public record MeanFlowSampler(TimeGrid times) implements Sampler {
   public INDArray step(
       AverageVelocity field, INDArray z, double t, double r, int @Nullable [] labels) {
     INDArray u = field.u(z, TimeGrid.forEachOf(z, r), TimeGrid.forEachOf(z, t), labels);
-    return u.muli(r - t).addi(z); // a new array, ours to change
+    return u.mul(r - t).addi(z);
   }
 }

@@ -100,7 +100,7 @@ public final class SamplingPipeline {
   /** Gives the noise back at once: memory for the next would be new, which costs page faults. */
   private INDArray batch(INDArray noise, int @Nullable [] labels) {
     INDArray batch = sampler.sample(field, noise, labels);
-    if (noise.closeable()) {
+    if (noise.closeable() && !batch.data().sameUnderlyingData(noise.data())) {
       noise.close();
     }
     return batch;
