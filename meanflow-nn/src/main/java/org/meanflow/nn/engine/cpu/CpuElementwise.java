@@ -232,21 +232,83 @@ final class CpuElementwise implements ElementwiseKernels {
     }
   }
 
-  /** GELU of {@code length} numbers, bfloat16 or float32; whole vectors are written. */
-  static void gelu(boolean half, long x, long y, int length) {
-    if (half) {
-      geluHalf(x, y, length);
-    } else {
-      gelu(x, y, length);
+  private static final OutlinedLoop GELU_ROWS = new OutlinedLoop(CpuElementwise::geluRows);
+  private static final OutlinedLoop GELU_SLOPE_ROWS =
+      new OutlinedLoop(CpuElementwise::geluSlopeRows);
+
+  /**
+   * y = GELU(x) for rows of a matrix, all bfloat16 or all float32; whole vectors are written.
+   *
+   * @param half whether they are bfloat16
+   * @param x address of the first row
+   * @param xRowBytes bytes between rows of x
+   * @param y address of the result
+   * @param yRowBytes bytes between rows of y
+   * @param rows how many
+   * @param length of a row
+   */
+  static void gelu(
+      boolean half, long x, long xRowBytes, long y, long yRowBytes, long rows, long length) {
+    boolean dense = isDense(half, length, xRowBytes, yRowBytes);
+    GELU_ROWS.run(
+        x,
+        xRowBytes,
+        y,
+        yRowBytes,
+        dense ? 1 : rows,
+        dense ? rows * length : length,
+        half ? 1 : 0,
+        0);
+  }
+
+  /** Whether rows follow each other: then they are one, and no row's end is written over the next. */
+  private static boolean isDense(boolean half, long length, long xRowBytes, long yRowBytes) {
+    long bytes = length * (half ? Short.BYTES : Float.BYTES);
+    return xRowBytes == bytes && yRowBytes == bytes;
+  }
+
+  private static void geluRows(
+      long x, long xRowBytes, long y, long yRowBytes, long rows, long length, long half, long no) {
+    for (long row = 0; row < rows; row++) {
+      if (half == 1) {
+        geluHalf(x + row * xRowBytes, y + row * yRowBytes, (int) length);
+      } else {
+        gelu(x + row * xRowBytes, y + row * yRowBytes, (int) length);
+      }
     }
   }
 
-  /** GELU′(x) ⊙ d; {@code y} may be {@code d}. */
-  static void geluSlope(boolean half, long x, long d, long y, int length) {
-    if (half) {
-      geluSlopeHalf(x, d, y, length);
-    } else {
-      geluSlope(x, d, y, length);
+  /** y = GELU′(x) ⊙ d, with d in rows like those of x; otherwise as {@code gelu}. */
+  static void geluSlope(
+      boolean half,
+      long x,
+      long d,
+      long xRowBytes,
+      long y,
+      long yRowBytes,
+      long rows,
+      long length) {
+    boolean dense = isDense(half, length, xRowBytes, yRowBytes);
+    GELU_SLOPE_ROWS.run(
+        x,
+        d,
+        xRowBytes,
+        y,
+        yRowBytes,
+        dense ? 1 : rows,
+        dense ? rows * length : length,
+        half ? 1 : 0);
+  }
+
+  private static void geluSlopeRows(
+      long x, long d, long xRowBytes, long y, long yRowBytes, long rows, long length, long half) {
+    for (long row = 0; row < rows; row++) {
+      long place = row * xRowBytes;
+      if (half == 1) {
+        geluSlopeHalf(x + place, d + place, y + row * yRowBytes, (int) length);
+      } else {
+        geluSlope(x + place, d + place, y + row * yRowBytes, (int) length);
+      }
     }
   }
 

@@ -30,6 +30,15 @@ public final class CpuEngine implements Engine {
    * @param threads threads that compute, ≥ 1
    */
   public CpuEngine(Precision precision, int threads) {
+    this(precision, threads, OneDnn.hasAmx());
+  }
+
+  /**
+   * The same, with a choice of how float32 is multiplied.
+   *
+   * @param split whether as {@link Factor#SPLIT} where that pays
+   */
+  CpuEngine(Precision precision, int threads, boolean split) {
     if (threads < 1) {
       throw new IllegalArgumentException("threads must be >= 1, got " + threads);
     }
@@ -38,7 +47,7 @@ public final class CpuEngine implements Engine {
     Nd4j.getEnvironment().setMaxMasterThreads(1);
     Nd4j.getNDArrayFactory().blas().setMaxThreads(1);
     workers = new Workers(threads, memory, OneDnn::useOneThread);
-    Products products = new Products(memory, workers, precision == Precision.BF16);
+    Products products = new Products(memory, workers, precision == Precision.BF16, split);
     reductions = new Reductions(this, workers);
     CpuLinear linear = new CpuLinear(this, workers, products, reductions);
     kernels =

@@ -1,6 +1,5 @@
 package org.meanflow.nn.engine.cpu;
 
-import java.util.List;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.Cotangent;
 import org.meanflow.nn.engine.FeedForwardKernels;
@@ -8,7 +7,6 @@ import org.meanflow.nn.engine.Precision;
 import org.meanflow.nn.engine.Saved;
 import org.meanflow.nn.engine.Storage;
 import org.meanflow.nn.engine.Tensor;
-import org.meanflow.nn.engine.cpu.PackedWeight.Panel;
 import org.meanflow.nn.engine.cpu.PackedWeight.Use;
 
 /**
@@ -60,19 +58,42 @@ final class CpuFeedForward implements FeedForwardKernels {
    */
   private Pieces tiles(long rows, Weights w, boolean keep) {
     boolean large = !keep && w.w1().dim(0) <= WIDEST_OF_LARGE_TILES;
-    return large ? TileProduct.tiles(rows, 0, half()) : linear.tiles(rows, w.w1());
+    return large ? TileProduct.tiles(rows, 0, true) : linear.tiles(rows, w.w1());
   }
 
-  /** x W₁ᵀ for tiles, in the type of h. */
-  private TileProduct first(Weights w, Pieces tiles, boolean bias) {
-    List<Panel> panels = linear.panels(w.w1(), Use.FORWARD, tiles.length(), half());
-    return linear.compile(panels, tiles, w.w1().dim(1), w.w1().dim(0), half(), bias, false);
+  /** x W₁ᵀ for tiles, in the type of h, in rows of {@code stride}. */
+  private TileProduct first(
+      Weights w, Pieces tiles, boolean halfSource, long stride, boolean bias) {
+    Panels panels = linear.panels(w.w1(), Use.FORWARD, tiles.length(), half());
+    return linear.compile(
+        panels, tiles, halfSource, new TileProduct.Result(half(), stride, bias, false));
   }
 
   /** a W₂ᵀ for tiles. */
-  private TileProduct second(Weights w, Pieces tiles, boolean halfResult, boolean bias) {
-    List<Panel> panels = linear.panels(w.w2(), Use.FORWARD, tiles.length(), half());
-    return linear.compile(panels, tiles, w.w2().dim(1), w.w2().dim(0), halfResult, bias, false);
+  private TileProduct second(Weights w, Pieces tiles, CpuTensor y, boolean bias) {
+    Panels panels = linear.panels(w.w2(), Use.FORWARD, tiles.length(), half());
+    return linear.compile(
+        panels, tiles, false, new TileProduct.Result(y.half(), y.dim(1), bias, false));
+  }
+
+  /** Multiplies with the panels of {@code product} that a chunk of the next product's rows is. */
+  private void multiply(
+      TileProduct product,
+      Pieces chunks,
+      int chunk,
+      Scratch scratch,
+      boolean last,
+      long a,
+      long bias,
+      long c) {
+    Pieces panels = product.matrix().columns();
+    long from = chunks.start(chunk);
+    long to = from + chunks.size(chunks.isLast(chunk));
+    for (int panel = 0; panel < panels.count(); panel++) {
+      if (from <= panels.start(panel) && panels.start(panel) < to) {
+        product.run(scratch, last, panel, a, bias, c);
+      }
+    }
   }
 
   @Override
@@ -80,11 +101,11 @@ final class CpuFeedForward implements FeedForwardKernels {
     CpuTensor from = CpuTensor.of(x.matrix(w.w1().dim(1)));
     CpuTensor to = CpuTensor.of(y.matrix(w.w2().dim(0)));
     Pieces tiles = tiles(from.dim(0), w, keep);
-    TileProduct first = first(w, tiles, true);
-    TileProduct second = second(w, tiles, to.half(), true);
+    long hidden = w.w1().dim(0);
+    TileProduct first = first(w, tiles, from.half(), hidden, true);
+    TileProduct second = second(w, tiles, to, true);
     long b1 = CpuTensor.of(w.b1()).address();
     long b2 = CpuTensor.of(w.b2()).address();
-    long hidden = w.w1().dim(0);
     int size = bytes();
     CpuTensor kept = keep ? allocateHidden(from.dim(0), w) : null;
     workers.run(
@@ -92,15 +113,76 @@ final class CpuFeedForward implements FeedForwardKernels {
         (tile, scratch) -> {
           boolean last = tiles.isLast(tile);
           long start = tiles.start(tile);
-          long rows = tiles.size(last);
-          int length = Math.toIntExact(rows * hidden);
-          long a = scratch.bytes(A_SLOT, (long) length * size);
-          long h = kept == null ? a : kept.address(start * hidden);
-          first.run(scratch, last, first.factor(from, start, rows, scratch, X_SLOT), b1, h);
-          CpuElementwise.gelu(half(), h, a, length);
-          second.run(scratch, last, a, b2, to.address(start * to.dim(1)));
+          long factor = first.factor(from, start, last, scratch, X_SLOT);
+          long h =
+              kept == null
+                  ? scratch.bytes(H_SLOT, tiles.size(last) * hidden * size)
+                  : kept.address(start * hidden);
+          hiddenToY(
+              first,
+              second,
+              scratch,
+              last,
+              factor,
+              b1,
+              h,
+              b2,
+              to.address(start * to.dim(1)),
+              (column, a, rowBytes, columns) ->
+                  CpuElementwise.gelu(
+                      half(),
+                      h + column * size,
+                      hidden * size,
+                      a,
+                      rowBytes,
+                      tiles.size(last),
+                      columns));
         });
     return kept == null ? Saved.NOTHING : new Hidden(kept);
+  }
+
+  /** Computes columns of a from those of h. */
+  @FunctionalInterface
+  private interface Activation {
+
+    /**
+     * Computes.
+     *
+     * @param column the first
+     * @param a address of the result
+     * @param rowBytes bytes between its rows
+     * @param columns how many
+     */
+    void apply(long column, long a, long rowBytes, long columns);
+  }
+
+  private void hiddenToY(
+      TileProduct first,
+      TileProduct second,
+      Scratch scratch,
+      boolean last,
+      long x,
+      long b1,
+      long h,
+      long b2,
+      long y,
+      Activation activation) {
+    Pieces chunks = second.matrix().chunks();
+    long a = second.room(last, scratch, A_SLOT);
+    long sum = second.sum(last, scratch, y);
+    for (int chunk = 0; chunk < chunks.count(); chunk++) {
+      multiply(first, chunks, chunk, scratch, last, x, b1, h);
+      long from = chunks.start(chunk);
+      long columns = chunks.size(chunks.isLast(chunk));
+      second.fill(
+          a, last, chunk, scratch, (to, rowBytes) -> activation.apply(from, to, rowBytes, columns));
+      for (int panel = 0; panel < second.matrix().count(); panel++) {
+        second.run(scratch, last, panel, chunk, a, b2, sum);
+      }
+    }
+    for (int panel = 0; panel < second.matrix().count(); panel++) {
+      second.done(last, panel, sum, y);
+    }
   }
 
   @Override
@@ -109,20 +191,38 @@ final class CpuFeedForward implements FeedForwardKernels {
     CpuTensor to = CpuTensor.of(dy.matrix(w.w2().dim(0)));
     CpuTensor h = ((Hidden) saved).h;
     Pieces tiles = linear.tiles(from.dim(0), w.w1());
-    TileProduct first = first(w, tiles, false);
-    TileProduct second = second(w, tiles, to.half(), false);
     long hidden = w.w1().dim(0);
+    TileProduct first = first(w, tiles, from.half(), hidden, false);
+    TileProduct second = second(w, tiles, to, false);
+    int size = bytes();
     workers.run(
         tiles.count(),
         (tile, scratch) -> {
           boolean last = tiles.isLast(tile);
           long start = tiles.start(tile);
-          long rows = tiles.size(last);
-          int length = Math.toIntExact(rows * hidden);
-          long d = scratch.bytes(H_SLOT, (long) length * bytes());
-          first.run(scratch, last, first.factor(from, start, rows, scratch, X_SLOT), 0, d);
-          CpuElementwise.geluSlope(half(), h.address(start * hidden), d, d, length);
-          second.run(scratch, last, d, 0, to.address(start * to.dim(1)));
+          long factor = first.factor(from, start, last, scratch, X_SLOT);
+          long d = scratch.bytes(H_SLOT, tiles.size(last) * hidden * size);
+          long values = h.address(start * hidden);
+          hiddenToY(
+              first,
+              second,
+              scratch,
+              last,
+              factor,
+              0,
+              d,
+              0,
+              to.address(start * to.dim(1)),
+              (column, a, rowBytes, columns) ->
+                  CpuElementwise.geluSlope(
+                      half(),
+                      values + column * size,
+                      d + column * size,
+                      hidden * size,
+                      a,
+                      rowBytes,
+                      tiles.size(last),
+                      columns));
         });
   }
 
@@ -139,11 +239,8 @@ final class CpuFeedForward implements FeedForwardKernels {
         linear.compile(
             linear.panels(w.w2(), Use.BACKWARD, rows, half()),
             tiles,
-            g.dim(1),
-            hidden,
-            half(),
-            false,
-            false);
+            g.half(),
+            new TileProduct.Result(half(), hidden, false, false));
     CpuTensor to = gx == null ? null : CpuTensor.of(gx.target().matrix(w.w1().dim(1)));
     TileProduct toX =
         gx == null || to == null
@@ -151,11 +248,10 @@ final class CpuFeedForward implements FeedForwardKernels {
             : linear.compile(
                 linear.panels(w.w1(), Use.BACKWARD, rows, half()),
                 tiles,
-                hidden,
-                to.dim(1),
-                to.half(),
-                false,
-                gx.add());
+                half(),
+                new TileProduct.Result(to.half(), to.dim(1), false, gx.add()));
+    long rowBytes = hidden * bytes();
+    Pieces chunks = toX == null ? new Pieces(hidden, hidden) : toX.matrix().chunks();
     try (CpuTensor a = allocateHidden(rows, w);
         CpuTensor gh = allocateHidden(rows, w);
         CpuTensor sums1 = allocateSums(tiles, hidden);
@@ -166,21 +262,38 @@ final class CpuFeedForward implements FeedForwardKernels {
             boolean last = tiles.isLast(tile);
             long start = tiles.start(tile);
             long count = tiles.size(last);
-            int length = Math.toIntExact(count * hidden);
-            long place = start * hidden;
             if (gradients.b2() != null) {
               reductions.sumRows(g, start, count, sums2.address(tile * sums2.dim(1)), scratch);
             }
-            long factor = toHidden.factor(g, start, count, scratch, X_SLOT);
-            toHidden.run(scratch, last, factor, 0, gh.address(place));
-            CpuElementwise.gelu(half(), h.address(place), a.address(place), length);
-            CpuElementwise.geluSlope(
-                half(), h.address(place), gh.address(place), gh.address(place), length);
+            long factor = toHidden.factor(g, start, last, scratch, X_SLOT);
+            long gradient = toX == null ? 0 : toX.room(gh, start, last, scratch, A_SLOT);
+            long target = to == null ? 0 : to.address(start * to.dim(1));
+            long sum = toX == null ? 0 : toX.sum(last, scratch, target);
+            for (int chunk = 0; chunk < chunks.count(); chunk++) {
+              multiply(
+                  toHidden, chunks, chunk, scratch, last, factor, 0, gh.address(start * hidden));
+              long columns = chunks.size(chunks.isLast(chunk));
+              long place = start * hidden + chunks.start(chunk);
+              long part = h.address(place);
+              long slopes = gh.address(place);
+              CpuElementwise.gelu(
+                  half(), part, rowBytes, a.address(place), rowBytes, count, columns);
+              CpuElementwise.geluSlope(
+                  half(), part, slopes, rowBytes, slopes, rowBytes, count, columns);
+              if (toX != null) {
+                toX.copy(gh, start, gradient, last, chunk);
+                for (int panel = 0; panel < toX.matrix().count(); panel++) {
+                  toX.run(scratch, last, panel, chunk, gradient, 0, sum);
+                }
+              }
+            }
             if (gradients.b1() != null) {
               reductions.sumRows(gh, start, count, sums1.address(tile * sums1.dim(1)), scratch);
             }
-            if (toX != null && to != null) {
-              toX.run(scratch, last, gh.address(place), 0, to.address(start * to.dim(1)));
+            if (toX != null) {
+              for (int panel = 0; panel < toX.matrix().count(); panel++) {
+                toX.done(last, panel, sum, target);
+              }
             }
           });
       addUp(sums1, hidden, gradients.b1());

@@ -1,13 +1,12 @@
 package org.meanflow.nn.engine.cpu;
 
 import java.util.HashMap;
-import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.Cotangent;
 import org.meanflow.nn.engine.LinearKernels;
 import org.meanflow.nn.engine.Tensor;
-import org.meanflow.nn.engine.cpu.PackedWeight.Panel;
 import org.meanflow.nn.engine.cpu.PackedWeight.Use;
 
 /**
@@ -28,6 +27,9 @@ final class CpuLinear implements LinearKernels {
   private final Reductions reductions;
   private final Map<OuterProduct.Shape, OuterProduct> outerProducts = new HashMap<>();
 
+  private final Map<PackedOuterProduct.Shape, Optional<PackedOuterProduct>> packedProducts =
+      new HashMap<>();
+
   CpuLinear(CpuEngine engine, Workers workers, Products products, Reductions reductions) {
     this.engine = engine;
     this.workers = workers;
@@ -41,7 +43,7 @@ final class CpuLinear implements LinearKernels {
     CpuTensor to = CpuTensor.of(y.matrix(w.dim(0)));
     long rows = from.dim(0);
     long withBias = b == null ? 0 : biasRows;
-    List<Panel> panels = panels(w, Use.FORWARD, rows, from.half() || to.half());
+    Panels panels = panels(w, Use.FORWARD, rows, from.half() || to.half());
     long bias = b == null ? 0 : CpuTensor.of(b).address();
     // Two loops: values with bias, then tangents without.
     multiply(from, 0, withBias, panels, w, bias, to, false, null);
@@ -54,7 +56,7 @@ final class CpuLinear implements LinearKernels {
    * @param rows how many it is multiplied with
    * @param half whether one of the other tensors is bfloat16
    */
-  List<Panel> panels(Tensor w, Use use, long rows, boolean half) {
+  Panels panels(Tensor w, Use use, long rows, boolean half) {
     // As bfloat16 even few rows read a packed weight faster, and when samples are drawn it stays
     // packed from batch to batch.
     return isFew(rows) && !half && !(use == Use.FORWARD && products.half())
@@ -68,12 +70,16 @@ final class CpuLinear implements LinearKernels {
   }
 
   Pieces tiles(long rows, Tensor w) {
-    return TileProduct.tiles(rows, Math.max(w.dim(0), w.dim(1)), products.half());
+    return TileProduct.tiles(rows, Math.max(w.dim(0), w.dim(1)), isHalf(w));
   }
 
-  TileProduct compile(
-      List<Panel> panels, Pieces tiles, long k, long n, boolean half, boolean bias, boolean add) {
-    return new TileProduct(products, panels, tiles, k, n, half, bias, add);
+  /** Whether products with a weight are of bfloat16 factors. */
+  boolean isHalf(Tensor w) {
+    return products.factor(w.dim(1), w.dim(0)).half;
+  }
+
+  TileProduct compile(Panels panels, Pieces tiles, boolean halfSource, TileProduct.Result result) {
+    return new TileProduct(products, panels, tiles, halfSource, result);
   }
 
   /**
@@ -85,7 +91,7 @@ final class CpuLinear implements LinearKernels {
       CpuTensor from,
       long first,
       long last,
-      List<Panel> panels,
+      Panels panels,
       Tensor w,
       long bias,
       CpuTensor to,
@@ -96,21 +102,22 @@ final class CpuLinear implements LinearKernels {
     }
     long n = to.dim(1);
     Pieces tiles = tiles(last - first, w);
-    TileProduct product = compile(panels, tiles, from.dim(1), n, to.half(), bias != 0, add);
+    TileProduct product =
+        compile(panels, tiles, from.half(), new TileProduct.Result(to.half(), n, bias != 0, add));
     // Few tiles are shared out by panels, too.
     boolean whole = tiles.count() >= 2 * workers.count();
-    int split = whole ? 1 : product.panels();
+    int split = whole ? 1 : panels.count();
     workers.run(
         tiles.count() * split,
         (item, scratch) -> {
           int tile = item / split;
           boolean isLast = tiles.isLast(tile);
           long start = first + tiles.start(tile);
-          long rows = tiles.size(isLast);
           if (sums != null && item % split == 0) {
-            reductions.sumRows(from, start, rows, sums.address(tile * sums.dim(1)), scratch);
+            reductions.sumRows(
+                from, start, tiles.size(isLast), sums.address(tile * sums.dim(1)), scratch);
           }
-          long a = product.factor(from, start, rows, scratch, TILE_SLOT);
+          long a = product.factor(from, start, isLast, scratch, TILE_SLOT);
           long c = to.address(start * n);
           if (whole) {
             product.run(scratch, isLast, a, bias, c);
@@ -132,7 +139,7 @@ final class CpuLinear implements LinearKernels {
     if (gx != null) {
       CpuTensor to = CpuTensor.of(gx.target().matrix(w.dim(1)));
       long rows = g.dim(0);
-      List<Panel> panels = panels(w, Use.BACKWARD, rows, g.half() || to.half());
+      Panels panels = panels(w, Use.BACKWARD, rows, g.half() || to.half());
       int tiles = tiles(rows, w).count();
       try (CpuTensor sums = CpuTensor.of(engine.allocate(tiles, Simd.padded((int) w.dim(0))))) {
         multiply(g, 0, rows, panels, w, 0, to, gx.add(), gb == null ? null : sums);
@@ -151,6 +158,33 @@ final class CpuLinear implements LinearKernels {
 
   /** W̄ = ȳᵀ x. */
   void addOuterProducts(CpuTensor g, CpuTensor x, Cotangent gw) {
+    PackedOuterProduct packed =
+        packedProducts
+            .computeIfAbsent(
+                new PackedOuterProduct.Shape(
+                    g.dim(0), g.dim(1), x.dim(1), products.factor(g.dim(1), x.dim(1))),
+                this::packedOuterProduct)
+            .orElse(null);
+    if (packed == null) {
+      addPlainOuterProducts(g, x, gw);
+      return;
+    }
+    try (CpuTensor memory =
+        CpuTensor.of(engine.allocate(Math.ceilDiv(packed.packedBytes(), Float.BYTES)))) {
+      packed.run(g, x, memory.address(), CpuTensor.of(gw.target()).address(), gw.add());
+    }
+  }
+
+  private Optional<PackedOuterProduct> packedOuterProduct(PackedOuterProduct.Shape shape) {
+    boolean fits =
+        shape.factor() != Factor.FLOAT
+            && !isFew(shape.rows())
+            && Math.min(shape.out(), shape.in()) > NARROW
+            && PackedOuterProduct.fits(workers, products, shape);
+    return fits ? Optional.of(new PackedOuterProduct(workers, products, shape)) : Optional.empty();
+  }
+
+  private void addPlainOuterProducts(CpuTensor g, CpuTensor x, Cotangent gw) {
     boolean few = isFew(g.dim(0));
     boolean half = products.half() && (g.half() || x.half() || !few);
     boolean packed = OneDnn.available() && !few && Math.min(g.dim(1), x.dim(1)) > NARROW;

@@ -58,6 +58,9 @@ final class OneDnn {
   /** Bits of {@code dnnl_cpu_isa_t} that stand for AVX-512 with bfloat16. */
   private static final int ISA_BF16 = 0xe7;
 
+  /** Bits of {@code dnnl_cpu_isa_t} that stand for AMX. */
+  private static final int ISA_AMX = 0xfef;
+
   private static final Linker LINKER = Linker.nativeLinker();
   private static final @Nullable SymbolLookup LIBRARY = open();
 
@@ -118,6 +121,11 @@ final class OneDnn {
   /** {@return whether the CPU multiplies bfloat16 numbers (AVX-512-BF16 or AMX)} */
   static boolean hasBf16() {
     return available() && (isa() & ISA_BF16) == ISA_BF16;
+  }
+
+  /** {@return whether products of bfloat16 factors run on AMX} */
+  static boolean hasAmx() {
+    return available() && (isa() & ISA_AMX) == ISA_AMX;
   }
 
   /** {@return version and instruction set, for people} */

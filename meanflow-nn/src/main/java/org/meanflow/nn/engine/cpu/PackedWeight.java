@@ -2,20 +2,24 @@ package org.meanflow.nn.engine.cpu;
 
 import java.util.ArrayList;
 import java.util.List;
+import org.meanflow.nn.engine.cpu.Panels.Chunk;
 import org.meanflow.nn.engine.cpu.Product.Layout;
 
 /**
- * A weight {@code [out, in]} as the right-hand matrix of a product, in panels of columns, each in
- * the blocked layout and the type that oneDNN prefers. Packed anew when the weight has changed.
+ * A weight {@code [out, in]} as the right-hand matrix of a product, in the blocked layout and the
+ * type that products prefer. Packed anew when the weight has changed.
  */
 final class PackedWeight implements AutoCloseable {
-  /** Wider products gain nothing, and panels are what few rows are divided among threads by. */
-  private static final long WIDEST_PANEL = 384;
+  /** Longer sides of a chunk gain nothing, and panels are what few rows are shared out by. */
+  private static final long SIDE = 384;
 
-  private static final long PANEL_MULTIPLE = 64;
+  /** So many rows of bfloat16 are not cut into chunks. */
+  private static final long WHOLE = 768;
+
+  private static final long MULTIPLE = 64;
 
   private final Memory memory;
-  private final List<Panel> panels = new ArrayList<>();
+  private final Panels panels;
   private final List<Packing> packings = new ArrayList<>();
   private long version = -1;
 
@@ -37,50 +41,70 @@ final class PackedWeight implements AutoCloseable {
     long columns() {
       return use == Use.FORWARD ? out : in;
     }
+
+    /** The address of a number of the matrix. */
+    long address(long row, long column) {
+      return address + Float.BYTES * (use == Use.FORWARD ? column * in + row : row * in + column);
+    }
   }
 
-  /**
-   * Columns [from, from + columns) of the matrix.
-   *
-   * @param from first column
-   * @param columns how many
-   * @param address where they are
-   * @param layout how they lie there
-   */
-  record Panel(long from, long columns, long address, Layout layout) {}
-
-  /** The copy of a panel into its layout. */
-  private record Packing(Packer packer, long source, Memory.Block target) {}
+  /** The copy of a chunk into its layout. */
+  private record Packing(Packer packer, long source, Memory.Block target, long part) {}
 
   /** Copies a matrix into a layout. */
   @FunctionalInterface
   interface Packer {
-    void pack(Scratch scratch, long from, long to);
+
+    /**
+     * Copies.
+     *
+     * @param scratch of the calling thread
+     * @param from address of the matrix
+     * @param to address of the copy
+     * @param part bytes between two parts of {@link Factor#SPLIT}
+     */
+    void pack(Scratch scratch, long from, long to, long part);
   }
 
   PackedWeight(Memory memory, Products products, Key key, long typicalRows) {
     this.memory = memory;
-    long columns = key.columns();
-    long count = Math.ceilDiv(columns, WIDEST_PANEL);
-    long width = Math.ceilDiv(Math.ceilDiv(columns, count), PANEL_MULTIPLE) * PANEL_MULTIPLE;
-    for (long from = 0; from < columns; from += width) {
-      add(products, key, from, Math.min(width, columns - from), typicalRows);
+    Factor factor = products.factor(key.rows(), key.columns());
+    Pieces chunks = chunks(factor, key);
+    Pieces columns = cut(key.columns());
+    Layout plain =
+        key.use() == Use.FORWARD
+            ? Layout.transposed(false, key.in())
+            : Layout.rows(false, key.in());
+    List<Chunk> all = new ArrayList<>();
+    for (int panel = 0; panel < columns.count(); panel++) {
+      for (int chunk = 0; chunk < chunks.count(); chunk++) {
+        long k = chunks.size(chunks.isLast(chunk));
+        long n = columns.size(columns.isLast(panel));
+        Layout layout = products.packedLayout(typicalRows, k, n, Layout.rows(factor.half, k));
+        long part = layout.bytes();
+        Memory.Block block = memory.take(factor.parts * part);
+        long source = key.address(chunks.start(chunk), columns.start(panel));
+        packings.add(
+            new Packing(products.packer(factor, k, n, plain, layout), source, block, part));
+        all.add(new Chunk(block.address, layout, part));
+      }
     }
+    panels = new Panels(factor, chunks, columns, all);
   }
 
-  private void add(Products products, Key key, long from, long columns, long typicalRows) {
+  /** The rows of a matrix in chunks. */
+  private static Pieces chunks(Factor factor, Key key) {
     long rows = key.rows();
-    boolean forward = key.use() == Use.FORWARD;
-    Layout plain = forward ? Layout.transposed(false, rows) : Layout.rows(false, key.in());
-    long source = key.address() + Float.BYTES * (forward ? from * rows : from);
-    Layout layout =
-        products.packedLayout(typicalRows, rows, columns, Layout.rows(products.half(), rows));
-    Memory.Block block = memory.take(layout.bytes());
-    packings.add(new Packing(products.packer(rows, columns, plain, layout), source, block));
-    panels.add(new Panel(from, columns, block.address, layout));
+    boolean few = rows <= WHOLE || !FactorPacking.fits(rows, key.columns());
+    boolean whole = factor == Factor.FLOAT || (factor == Factor.HALF && few);
+    return whole ? new Pieces(rows, rows) : cut(rows);
   }
 
-  List<Panel> panels() {
+  static Pieces cut(long length) {
+    return Pieces.of(length, SIDE, MULTIPLE);
+  }
+
+  Panels panels() {
     return panels;
   }
 
@@ -91,7 +115,7 @@ final class PackedWeight implements AutoCloseable {
 
   void pack(int i, Scratch scratch) {
     Packing packing = packings.get(i);
-    packing.packer.pack(scratch, packing.source, packing.target.address);
+    packing.packer.pack(scratch, packing.source, packing.target.address, packing.part);
   }
 
   boolean isOf(long weightVersion) {

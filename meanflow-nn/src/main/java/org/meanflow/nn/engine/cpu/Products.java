@@ -5,8 +5,8 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.function.Consumer;
-import org.meanflow.nn.engine.cpu.PackedWeight.Panel;
 import org.meanflow.nn.engine.cpu.PackedWeight.Use;
+import org.meanflow.nn.engine.cpu.Panels.Chunk;
 import org.meanflow.nn.engine.cpu.Product.Layout;
 import org.meanflow.nn.engine.cpu.Product.Spec;
 
@@ -21,10 +21,18 @@ final class Products {
   private final Memory memory;
   private final Workers workers;
   private final boolean half;
+  private final boolean split;
   private final Map<Spec, Product> compiled = new HashMap<>();
   private final Map<PackedFor, Layout> packedLayouts = new HashMap<>();
   private final Map<Change, Reorder> reorders = new HashMap<>();
   private final Map<Change, Boolean> pairs = new HashMap<>();
+
+  /** With shorter sides, sums are read and written too often for {@link Factor#SPLIT}. */
+  private static final long LEAST_SPLIT = 256;
+
+  private final Map<Sides, Boolean> splits = new HashMap<>();
+
+  private record Sides(long k, long n) {}
 
   private record PackedFor(long m, long k, long n, Layout a) {}
 
@@ -32,11 +40,13 @@ final class Products {
 
   /**
    * @param half whether factors are bfloat16
+   * @param split whether float32 may be split into bfloat16 numbers
    */
-  Products(Memory memory, Workers workers, boolean half) {
+  Products(Memory memory, Workers workers, boolean half, boolean split) {
     this.memory = memory;
     this.workers = workers;
     this.half = half;
+    this.split = split;
   }
 
   /** {@return whether factors of products are bfloat16} */
@@ -90,27 +100,68 @@ final class Products {
                 workers.count()));
   }
 
-  /** What packs a float32 matrix {@code [rows, columns]}: our own loop for the layout it knows. */
-  PackedWeight.Packer packer(long rows, long columns, Layout from, Layout to) {
-    return from.columnStride() == 1 && to.half() && isPairs(rows, columns, to)
-        ? (scratch, source, target) ->
-            PairPacking.pack(source, from.rowStride(), rows, columns, target)
-        : reorder(rows, columns, from, to)::run;
+  /**
+   * What packs a float32 matrix {@code [rows, columns]} as a right-hand factor: our own loops for
+   * the layout that they know.
+   */
+  PackedWeight.Packer packer(Factor factor, long rows, long columns, Layout from, Layout to) {
+    if (!isPairs(rows, columns, to)) {
+      Reorder reorder = reorder(rows, columns, from, to);
+      return (scratch, source, target, part) -> reorder.run(scratch, source, target);
+    }
+    FactorPacking packing = FactorPacking.of(factor, false);
+    return from.columnStride() == 1
+        ? (scratch, source, target, part) ->
+            packing.pairs(source, from.rowStride(), rows, columns, target, part)
+        : (scratch, source, target, part) ->
+            packing.transposedPairs(
+                source, from.columnStride(), rows, columns, target, part, scratch);
   }
 
-  private boolean isPairs(long rows, long columns, Layout layout) {
-    return pairs.computeIfAbsent(
-        new Change(rows, columns, Layout.rows(false, columns), layout),
-        change -> {
-          boolean[] result = new boolean[1];
-          Reorder reorder = reorder(rows, columns, change.from, layout);
-          workers.run(
-              1,
-              (item, scratch) ->
-                  result[0] =
-                      PairPacking.isLayout(rows, columns, layout, reorder, scratch, memory));
-          return result[0];
-        });
+  /** Whether a layout for a right-hand factor is the one that {@link FactorPacking} writes. */
+  boolean isPairs(long rows, long columns, Layout layout) {
+    return layout.half()
+        && pairs.computeIfAbsent(
+            new Change(rows, columns, Layout.rows(false, columns), layout),
+            change -> {
+              boolean[] result = new boolean[1];
+              Reorder reorder = reorder(rows, columns, change.from, layout);
+              workers.run(
+                  1,
+                  (item, scratch) ->
+                      result[0] =
+                          FactorPacking.isPairs(rows, columns, layout, reorder, scratch, memory));
+              return result[0];
+            });
+  }
+
+  /**
+   * The numbers that a product of a matrix {@code [k, n]} takes. float32 is split where that is
+   * faster, and where the layout for it is known.
+   */
+  Factor factor(long k, long n) {
+    if (half) {
+      return Factor.HALF;
+    }
+    boolean pays = split && Math.min(k, n) >= LEAST_SPLIT && FactorPacking.fits(k, n);
+    return pays && splits.computeIfAbsent(new Sides(k, n), this::isSplit)
+        ? Factor.SPLIT
+        : Factor.FLOAT;
+  }
+
+  private boolean isSplit(Sides sides) {
+    Pieces chunks = PackedWeight.cut(sides.k);
+    Pieces columns = PackedWeight.cut(sides.n);
+    for (boolean lastChunk : new boolean[] {false, true}) {
+      for (boolean lastPanel : new boolean[] {false, true}) {
+        long k = chunks.size(lastChunk);
+        long n = columns.size(lastPanel);
+        if (!isPairs(k, n, packedLayout(n, k, n, Layout.rows(true, k)))) {
+          return false;
+        }
+      }
+    }
+    return true;
   }
 
   /**
@@ -121,7 +172,7 @@ final class Products {
    * @param use what it is multiplied with
    * @param typicalRows rows of the other factor that the layout is chosen for
    */
-  List<Panel> packed(CpuTensor w, Use use, long typicalRows) {
+  Panels packed(CpuTensor w, Use use, long typicalRows) {
     if (!OneDnn.available()) {
       return plain(w, use);
     }
@@ -139,25 +190,22 @@ final class Products {
   }
 
   /** A weight as it lies in memory, float32, in panels of columns. */
-  static List<Panel> plain(CpuTensor w, Use use) {
+  static Panels plain(CpuTensor w, Use use) {
     long in = w.dim(1);
+    long rows = use == Use.FORWARD ? in : w.dim(0);
     long columns = use == Use.FORWARD ? w.dim(0) : in;
-    Pieces pieces =
+    Pieces panels =
         Pieces.of(
             columns,
             Math.clamp(columns / PLAIN_PANELS, PANEL_MULTIPLE, PLAIN_PANEL),
             PANEL_MULTIPLE);
-    List<Panel> panels = new ArrayList<>();
-    for (int i = 0; i < pieces.count(); i++) {
-      long from = pieces.start(i);
-      panels.add(
-          new Panel(
-              from,
-              pieces.size(pieces.isLast(i)),
-              w.address(use == Use.FORWARD ? from * in : from),
-              use == Use.FORWARD ? Layout.transposed(false, in) : Layout.rows(false, in)));
+    Layout layout = use == Use.FORWARD ? Layout.transposed(false, in) : Layout.rows(false, in);
+    List<Chunk> all = new ArrayList<>();
+    for (int i = 0; i < panels.count(); i++) {
+      long from = panels.start(i);
+      all.add(new Chunk(w.address(use == Use.FORWARD ? from * in : from), layout, 0));
     }
-    return panels;
+    return new Panels(Factor.FLOAT, new Pieces(rows, rows), panels, all);
   }
 
   private void refresh(Memory.Block block) {

@@ -45,6 +45,12 @@ final class Simd {
   private static final int HALF_NAN = 0x7fc0;
   private static final IntVector HALF_NANS = IntVector.broadcast(INTS, HALF_NAN << 16);
   private static final IntVector HALF = IntVector.broadcast(INTS, 0x7fff);
+  private static final IntVector ROUND = IntVector.broadcast(INTS, 0x8000);
+
+  /** The bits of a float32 number that bfloat16 has. */
+  private static final IntVector LEADING = IntVector.broadcast(INTS, 0xffff0000);
+
+  private static final ShortVector HIGH_HALVES = highHalves();
   private static final IntVector ODD = IntVector.broadcast(INTS, 1);
   private static final ByteOrder ORDER = ByteOrder.nativeOrder();
   private static final ValueLayout.OfFloat FLOAT = ValueLayout.JAVA_FLOAT_UNALIGNED;
@@ -219,9 +225,7 @@ final class Simd {
 
   /** The bfloat16 numbers at an address. */
   static FloatVector widened(long from) {
-    ShortVector half = ShortVector.fromMemorySegment(SHORTS, ALL, from, ORDER);
-    IntVector bits = (IntVector) half.convertShape(VectorOperators.ZERO_EXTEND_S2I, INTS, 0);
-    return bits.lanewise(VectorOperators.LSHL, 16).reinterpretAsFloats();
+    return bits(from).lanewise(VectorOperators.LSHL, 16).reinterpretAsFloats();
   }
 
   /** float32 to bfloat16, to the nearest, ties to even. */
@@ -259,6 +263,40 @@ final class Simd {
     // Rounding could carry a NaN's payload over into a number.
     bits = bits.blend(HALF_NANS, x.compare(VectorOperators.NE, x).cast(INTS));
     return bits.lanewise(VectorOperators.LSHR, 16);
+  }
+
+  /** The bfloat16 numbers at an address, in the low bits of each lane; zeros in the high ones. */
+  static IntVector bits(long from) {
+    ShortVector half = ShortVector.fromMemorySegment(SHORTS, ALL, from, ORDER);
+    return (IntVector) half.convertShape(VectorOperators.ZERO_EXTEND_S2I, INTS, 0);
+  }
+
+  /** The nearest number of 8 significant bits, ties away from zero. */
+  static FloatVector leading(FloatVector x) {
+    return x.reinterpretAsInts().add(ROUND).and(LEADING).reinterpretAsFloats();
+  }
+
+  /** The high bits of each lane of two vectors, in pairs, the first vector's in front. */
+  static void storeLeadingPairs(FloatVector first, FloatVector second, long to) {
+    IntVector low = first.reinterpretAsInts().lanewise(VectorOperators.LSHR, Short.SIZE);
+    store(low.or(second.reinterpretAsInts().and(LEADING)).reinterpretAsFloats(), to);
+  }
+
+  /** The high bits of the lanes of two vectors, bfloat16, to an address. */
+  static void storeLeading(FloatVector first, FloatVector second, long to) {
+    HIGH_HALVES.selectFrom(shorts(first), shorts(second)).intoMemorySegment(ALL, to, ORDER);
+  }
+
+  private static ShortVector shorts(FloatVector x) {
+    return (ShortVector) x.reinterpretShape(ShortVector.SPECIES_PREFERRED, 0);
+  }
+
+  private static ShortVector highHalves() {
+    short[] places = new short[2 * LANES];
+    for (int i = 0; i < places.length; i++) {
+      places[i] = (short) (2 * i + 1);
+    }
+    return ShortVector.fromArray(ShortVector.SPECIES_PREFERRED, places, 0);
   }
 
   // Constant vectors: a broadcast within a loop costs the compiler much of what it may inline.

@@ -1,13 +1,15 @@
 package org.meanflow.nn.engine.cpu;
 
-import java.util.List;
-import org.meanflow.nn.engine.cpu.PackedWeight.Panel;
+import org.meanflow.nn.engine.cpu.Panels.Chunk;
 import org.meanflow.nn.engine.cpu.Product.Layout;
 import org.meanflow.nn.engine.cpu.Product.Spec;
 
-/** Rows in tiles that stay in a core's cache, times the panels of a weight. */
+/**
+ * Rows in tiles that stay in a core's cache, times the panels of a matrix, chunk by chunk of its
+ * rows.
+ */
 final class TileProduct {
-  /** Rows of a tile: fewer read the weight too often, more leave the second-level cache. */
+  /** Rows of a tile: fewer read the matrix too often, more leave the second-level cache. */
   private static final long ROWS = 256;
 
   /** The same for wide rows of bfloat16. */
@@ -21,41 +23,93 @@ final class TileProduct {
   private static final long LEAST_ROWS = 64;
   private static final long MULTIPLE = 16;
 
-  private final List<Panel> panels;
-  private final long k;
-  private final boolean halfResult;
-  private final Product[] whole;
-  private final Product[] rest;
+  /** Rows that are copied are this much longer, so that they don't share sets of the cache. */
+  private static final long GAP = 32;
+
+  private static final int SUM_SLOT = 6;
+  private static final int ROWS_SLOT = 7;
+
+  private final Panels b;
+  private final Pieces tiles;
+  private final Result result;
+  private final boolean direct;
+  private final boolean summed;
+  private final FactorPacking packing;
+  private final Product[] products = new Product[16];
+
+  /**
+   * What becomes of the products.
+   *
+   * @param half whether they are bfloat16
+   * @param stride elements between their rows
+   * @param bias whether a row is added to every row
+   * @param add whether they are added to what is there
+   */
+  record Result(boolean half, long stride, boolean bias, boolean add) {}
+
+  /** Writes the rows of a tile. */
+  @FunctionalInterface
+  interface Rows {
+
+    /**
+     * Writes.
+     *
+     * @param to address of the first row
+     * @param rowBytes bytes between rows
+     */
+    void write(long to, long rowBytes);
+  }
 
   /**
    * A product of tiles.
    *
-   * @param products compiles
-   * @param panels of the weight
+   * @param all compiles
+   * @param b the matrix
    * @param tiles the rows
-   * @param k columns of the left-hand factor
-   * @param n columns of the result
-   * @param halfResult whether the result is bfloat16
-   * @param bias whether a row is added to every row
-   * @param add whether to add to the result
+   * @param halfSource whether the left-hand factor is bfloat16
+   * @param result what becomes of the products
    */
-  TileProduct(
-      Products products,
-      List<Panel> panels,
-      Pieces tiles,
-      long k,
-      long n,
-      boolean halfResult,
-      boolean bias,
-      boolean add) {
-    this.panels = panels;
-    this.k = k;
-    this.halfResult = halfResult;
-    whole = compile(products, tiles.size(false), n, bias, add);
-    rest =
-        tiles.size(true) == tiles.size()
-            ? whole
-            : compile(products, tiles.size(true), n, bias, add);
+  TileProduct(Products all, Panels b, Pieces tiles, boolean halfSource, Result result) {
+    this.b = b;
+    this.tiles = tiles;
+    this.result = result;
+    direct = b.factor() == Factor.FLOAT || (b.factor() == Factor.HALF && halfSource);
+    summed = result.half && b.chunks().count() * b.factor().parts > 1;
+    packing = FactorPacking.of(b.factor(), false);
+    boolean[] both = {false, true};
+    for (boolean lastTile : both) {
+      for (boolean lastPanel : both) {
+        for (boolean lastChunk : both) {
+          for (boolean first : both) {
+            products[index(lastTile, lastPanel, lastChunk, first)] =
+                all.product(spec(lastTile, lastPanel, lastChunk, first));
+          }
+        }
+      }
+    }
+  }
+
+  private Spec spec(boolean lastTile, boolean lastPanel, boolean lastChunk, boolean first) {
+    long k = b.chunks().size(lastChunk);
+    int panel = lastPanel ? b.count() - 1 : 0;
+    int chunk = lastChunk ? b.chunks().count() - 1 : 0;
+    return new Spec(
+        tiles.size(lastTile),
+        k,
+        b.columns().size(lastPanel),
+        Layout.rows(b.factor().half, rowStride()),
+        b.chunk(panel, chunk).layout(),
+        Layout.rows(result.half && !summed, summed ? b.columns().length() : result.stride),
+        first && result.bias,
+        !first || (result.add && !summed));
+  }
+
+  private static int index(boolean... bits) {
+    int index = 0;
+    for (boolean bit : bits) {
+      index = 2 * index + (bit ? 1 : 0);
+    }
+    return index;
   }
 
   /**
@@ -70,56 +124,130 @@ final class TileProduct {
     return Pieces.of(rows, Math.clamp(Math.ceilDiv(rows, TILES), LEAST_ROWS, most), MULTIPLE);
   }
 
-  private Product[] compile(Products products, long rows, long n, boolean bias, boolean add) {
-    Product[] compiled = new Product[panels.size()];
-    for (int p = 0; p < compiled.length; p++) {
-      Layout b = panels.get(p).layout();
-      compiled[p] =
-          products.product(
-              new Spec(
-                  rows,
-                  k,
-                  panels.get(p).columns(),
-                  Layout.rows(b.half(), k),
-                  b,
-                  Layout.rows(halfResult, n),
-                  bias,
-                  add));
-    }
-    return compiled;
+  Panels matrix() {
+    return b;
   }
 
-  int panels() {
-    return whole.length;
-  }
-
-  /** Whether factors are bfloat16. */
-  boolean half() {
-    return panels.getFirst().layout().half();
+  private long rowStride() {
+    return direct ? b.chunks().length() : b.chunks().size() + GAP;
   }
 
   /**
-   * The rows of a tile as a factor: where they are, or narrowed to bfloat16.
+   * The rows of a tile as a factor: where they are, or copied.
    *
    * @param x {@code [rows, k]}
    * @param first row of the tile
-   * @param rows of the tile
+   * @param last whether the tile is the last
    * @param scratch of the calling thread
-   * @param slot for narrowed rows
+   * @param slot for copied rows
    */
-  long factor(CpuTensor x, long first, long rows, Scratch scratch, int slot) {
-    long address = x.address(first * k);
-    if (x.half() || !half()) {
-      return address;
+  long factor(CpuTensor x, long first, boolean last, Scratch scratch, int slot) {
+    long to = room(x, first, last, scratch, slot);
+    for (int chunk = 0; chunk < b.chunks().count(); chunk++) {
+      copy(x, first, to, last, chunk);
     }
-    long narrow = scratch.bytes(slot, rows * k * Short.BYTES);
-    Simd.narrow(address, narrow, Math.toIntExact(rows * k));
-    return narrow;
+    return to;
+  }
+
+  /**
+   * Copies one chunk of a factor, unless it is used where it is.
+   *
+   * @param x {@code [rows, k]}
+   * @param first row of the tile
+   * @param a address of the factor
+   * @param last whether the tile is the last
+   * @param chunk which
+   */
+  void copy(CpuTensor x, long first, long a, boolean last, int chunk) {
+    if (direct) {
+      return;
+    }
+    long k = b.chunks().length();
+    packing.rows(
+        x.address(first * k + b.chunks().start(chunk)),
+        k * Float.BYTES,
+        address(a, last, chunk, 0),
+        rowBytes(),
+        partBytes(last),
+        tiles.size(last),
+        b.chunks().size(b.chunks().isLast(chunk)));
+  }
+
+  /** Where a tile of x becomes a factor, once all its chunks are copied. */
+  long room(CpuTensor x, long first, boolean last, Scratch scratch, int slot) {
+    return direct ? x.address(first * b.chunks().length()) : room(last, scratch, slot);
+  }
+
+  /** Memory for the copied rows of a tile. */
+  long room(boolean last, Scratch scratch, int slot) {
+    long bytes = direct ? tiles.size(last) * rowBytes() : b.chunks().count() * chunkBytes(last);
+    return scratch.bytes(slot, bytes);
+  }
+
+  private long rowBytes() {
+    return rowStride() * b.factor().bytes();
+  }
+
+  private long chunkBytes(boolean last) {
+    return direct ? b.chunks().size() * b.factor().bytes() : b.factor().parts * partBytes(last);
+  }
+
+  private long partBytes(boolean last) {
+    return tiles.size(last) * rowBytes();
+  }
+
+  private long address(long a, boolean last, int chunk, long row) {
+    return a + chunk * chunkBytes(last) + row * rowBytes();
+  }
+
+  /**
+   * Fills one chunk of a factor.
+   *
+   * @param a address of the factor
+   * @param last whether the tile is the last
+   * @param chunk which
+   * @param scratch of the calling thread
+   * @param rows writes its rows, bfloat16 for {@link Factor#HALF}, otherwise float32
+   */
+  void fill(long a, boolean last, int chunk, Scratch scratch, Rows rows) {
+    long to = address(a, last, chunk, 0);
+    if (b.factor() != Factor.SPLIT) {
+      rows.write(to, rowBytes());
+      return;
+    }
+    long length = b.chunks().size(b.chunks().isLast(chunk));
+    long bytes = length * Float.BYTES;
+    long staged = scratch.bytes(ROWS_SLOT, tiles.size(last) * bytes);
+    rows.write(staged, bytes);
+    packing.rows(staged, bytes, to, rowBytes(), partBytes(last), tiles.size(last), length);
+  }
+
+  /** Where products of a tile are added up, for the result at {@code c}; then {@link #done}. */
+  long sum(boolean last, Scratch scratch, long c) {
+    return summed ? scratch.floats(SUM_SLOT, tiles.size(last) * b.columns().length()) : c;
+  }
+
+  /** Puts one panel of what was added up into the result. */
+  void done(boolean last, int panel, long sum, long c) {
+    if (!summed) {
+      return;
+    }
+    long from = b.columns().start(panel);
+    int length = Math.toIntExact(b.columns().size(b.columns().isLast(panel)));
+    for (long row = 0; row < tiles.size(last); row++) {
+      long source = sum + (row * b.columns().length() + from) * Float.BYTES;
+      long target = c + (row * result.stride + from) * Short.BYTES;
+      if (result.add) {
+        Simd.addToHalf(source, target, length);
+      } else {
+        Simd.narrow(source, target, length);
+      }
+    }
   }
 
   /** Multiplies with all panels. */
   void run(Scratch scratch, boolean last, long a, long bias, long c) {
-    for (int panel = 0; panel < whole.length; panel++) {
+    for (int panel = 0; panel < b.count(); panel++) {
       run(scratch, last, panel, a, bias, c);
     }
   }
@@ -129,19 +257,84 @@ final class TileProduct {
    *
    * @param scratch of the calling thread
    * @param last whether the tile is the last
-   * @param index of the panel
-   * @param a address of the tile's first row, of the type of factors
+   * @param panel which
+   * @param a address of the tile's factor
    * @param bias address of the bias; 0 without one
    * @param c address of the result's first row of the tile
    */
-  void run(Scratch scratch, boolean last, int index, long a, long bias, long c) {
-    Panel panel = panels.get(index);
-    (last ? rest : whole)
-        [index].run(
-            scratch,
-            a,
-            panel.address(),
-            bias == 0 ? 0 : bias + panel.from() * Float.BYTES,
-            c + panel.from() * (halfResult ? Short.BYTES : Float.BYTES));
+  void run(Scratch scratch, boolean last, int panel, long a, long bias, long c) {
+    long sum = sum(last, scratch, c);
+    for (int chunk = 0; chunk < b.chunks().count(); chunk++) {
+      run(scratch, last, panel, chunk, a, bias, sum);
+    }
+    done(last, panel, sum, c);
+  }
+
+  /**
+   * Multiplies one chunk of a factor with that of a panel.
+   *
+   * @param scratch of the calling thread
+   * @param last whether the tile is the last
+   * @param panel which
+   * @param chunk which; the first one sets the sum, the others add to it
+   * @param a address of the tile's factor
+   * @param bias address of the bias; 0 without one
+   * @param sum where products are added up
+   */
+  void run(Scratch scratch, boolean last, int panel, int chunk, long a, long bias, long sum) {
+    Chunk right = b.chunk(panel, chunk);
+    boolean lastPanel = b.columns().isLast(panel);
+    boolean lastChunk = b.chunks().isLast(chunk);
+    Product first = products[index(last, lastPanel, lastChunk, chunk == 0)];
+    Product more = products[index(last, lastPanel, lastChunk, false)];
+    long left = address(a, last, chunk, 0);
+    long from = b.columns().start(panel);
+    long c = sum + from * (result.half && !summed ? Short.BYTES : Float.BYTES);
+    long row = bias == 0 ? 0 : bias + from * Float.BYTES;
+    multiply(
+        b.factor(),
+        scratch,
+        first,
+        more,
+        left,
+        partBytes(last),
+        right.address(),
+        right.part(),
+        row,
+        c);
+  }
+
+  /**
+   * C = A·B + bias, or C += A·B, for all parts that count.
+   *
+   * @param factor how many parts there are
+   * @param scratch of the calling thread
+   * @param first the product that is computed first
+   * @param more adds a product
+   * @param a address of A
+   * @param aPart bytes between parts of A
+   * @param b address of B
+   * @param bPart bytes between parts of B
+   * @param bias address of the bias; 0 without one
+   * @param c address of C
+   */
+  static void multiply(
+      Factor factor,
+      Scratch scratch,
+      Product first,
+      Product more,
+      long a,
+      long aPart,
+      long b,
+      long bPart,
+      long bias,
+      long c) {
+    Product product = first;
+    for (int right = factor.parts - 1; right >= 0; right--) {
+      for (int left = factor.parts - 1 - right; left >= 0; left--) {
+        product.run(scratch, a + left * aPart, b + right * bPart, bias, c);
+        product = more;
+      }
+    }
   }
 }
