@@ -261,7 +261,9 @@ final class CpuElementwise implements ElementwiseKernels {
         0);
   }
 
-  /** Whether rows follow each other: then they are one, and no row's end is written over the next. */
+  /**
+   * Whether rows follow each other: then they are one, and no row's end is written over the next.
+   */
   private static boolean isDense(boolean half, long length, long xRowBytes, long yRowBytes) {
     long bytes = length * (half ? Short.BYTES : Float.BYTES);
     return xRowBytes == bytes && yRowBytes == bytes;

@@ -58,7 +58,7 @@ final class CpuFeedForward implements FeedForwardKernels {
    */
   private Pieces tiles(long rows, Weights w, boolean keep) {
     boolean large = !keep && w.w1().dim(0) <= WIDEST_OF_LARGE_TILES;
-    return large ? TileProduct.tiles(rows, 0, true) : linear.tiles(rows, w.w1());
+    return large ? TileProduct.tiles(rows, 0, Factor.FLOAT) : linear.tiles(rows, w.w1());
   }
 
   /** x W₁ᵀ for tiles, in the type of h, in rows of {@code stride}. */
@@ -73,7 +73,7 @@ final class CpuFeedForward implements FeedForwardKernels {
   private TileProduct second(Weights w, Pieces tiles, CpuTensor y, boolean bias) {
     Panels panels = linear.panels(w.w2(), Use.FORWARD, tiles.length(), half());
     return linear.compile(
-        panels, tiles, false, new TileProduct.Result(y.half(), y.dim(1), bias, false));
+        panels, tiles, half(), new TileProduct.Result(y.half(), y.dim(1), bias, false));
   }
 
   /** Multiplies with the panels of {@code product} that a chunk of the next product's rows is. */
@@ -169,7 +169,6 @@ final class CpuFeedForward implements FeedForwardKernels {
       Activation activation) {
     Pieces chunks = second.matrix().chunks();
     long a = second.room(last, scratch, A_SLOT);
-    long sum = second.sum(last, scratch, y);
     for (int chunk = 0; chunk < chunks.count(); chunk++) {
       multiply(first, chunks, chunk, scratch, last, x, b1, h);
       long from = chunks.start(chunk);
@@ -177,11 +176,8 @@ final class CpuFeedForward implements FeedForwardKernels {
       second.fill(
           a, last, chunk, scratch, (to, rowBytes) -> activation.apply(from, to, rowBytes, columns));
       for (int panel = 0; panel < second.matrix().count(); panel++) {
-        second.run(scratch, last, panel, chunk, a, b2, sum);
+        second.run(scratch, last, panel, chunk, a, b2, y);
       }
-    }
-    for (int panel = 0; panel < second.matrix().count(); panel++) {
-      second.done(last, panel, sum, y);
     }
   }
 
@@ -268,7 +264,6 @@ final class CpuFeedForward implements FeedForwardKernels {
             long factor = toHidden.factor(g, start, last, scratch, X_SLOT);
             long gradient = toX == null ? 0 : toX.room(gh, start, last, scratch, A_SLOT);
             long target = to == null ? 0 : to.address(start * to.dim(1));
-            long sum = toX == null ? 0 : toX.sum(last, scratch, target);
             for (int chunk = 0; chunk < chunks.count(); chunk++) {
               multiply(
                   toHidden, chunks, chunk, scratch, last, factor, 0, gh.address(start * hidden));
@@ -283,17 +278,12 @@ final class CpuFeedForward implements FeedForwardKernels {
               if (toX != null) {
                 toX.copy(gh, start, gradient, last, chunk);
                 for (int panel = 0; panel < toX.matrix().count(); panel++) {
-                  toX.run(scratch, last, panel, chunk, gradient, 0, sum);
+                  toX.run(scratch, last, panel, chunk, gradient, 0, target);
                 }
               }
             }
             if (gradients.b1() != null) {
               reductions.sumRows(gh, start, count, sums1.address(tile * sums1.dim(1)), scratch);
-            }
-            if (toX != null) {
-              for (int panel = 0; panel < toX.matrix().count(); panel++) {
-                toX.done(last, panel, sum, target);
-              }
             }
           });
       addUp(sums1, hidden, gradients.b1());

@@ -70,12 +70,8 @@ final class CpuLinear implements LinearKernels {
   }
 
   Pieces tiles(long rows, Tensor w) {
-    return TileProduct.tiles(rows, Math.max(w.dim(0), w.dim(1)), isHalf(w));
-  }
-
-  /** Whether products with a weight are of bfloat16 factors. */
-  boolean isHalf(Tensor w) {
-    return products.factor(w.dim(1), w.dim(0)).half;
+    return TileProduct.tiles(
+        rows, Math.max(w.dim(0), w.dim(1)), products.factor(w.dim(1), w.dim(0)));
   }
 
   TileProduct compile(Panels panels, Pieces tiles, boolean halfSource, TileProduct.Result result) {

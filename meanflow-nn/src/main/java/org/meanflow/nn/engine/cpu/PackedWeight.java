@@ -13,9 +13,6 @@ final class PackedWeight implements AutoCloseable {
   /** Longer sides of a chunk gain nothing, and panels are what few rows are shared out by. */
   private static final long SIDE = 384;
 
-  /** So many rows of bfloat16 are not cut into chunks. */
-  private static final long WHOLE = 768;
-
   private static final long MULTIPLE = 64;
 
   private final Memory memory;
@@ -69,7 +66,8 @@ final class PackedWeight implements AutoCloseable {
   PackedWeight(Memory memory, Products products, Key key, long typicalRows) {
     this.memory = memory;
     Factor factor = products.factor(key.rows(), key.columns());
-    Pieces chunks = chunks(factor, key);
+    boolean whole = factor != Factor.SPLIT;
+    Pieces chunks = whole ? new Pieces(key.rows(), key.rows()) : cut(key.rows());
     Pieces columns = cut(key.columns());
     Layout plain =
         key.use() == Use.FORWARD
@@ -90,14 +88,6 @@ final class PackedWeight implements AutoCloseable {
       }
     }
     panels = new Panels(factor, chunks, columns, all);
-  }
-
-  /** The rows of a matrix in chunks. */
-  private static Pieces chunks(Factor factor, Key key) {
-    long rows = key.rows();
-    boolean few = rows <= WHOLE || !FactorPacking.fits(rows, key.columns());
-    boolean whole = factor == Factor.FLOAT || (factor == Factor.HALF && few);
-    return whole ? new Pieces(rows, rows) : cut(rows);
   }
 
   static Pieces cut(long length) {

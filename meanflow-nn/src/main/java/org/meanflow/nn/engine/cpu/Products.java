@@ -4,7 +4,6 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.function.Consumer;
 import org.meanflow.nn.engine.cpu.PackedWeight.Use;
 import org.meanflow.nn.engine.cpu.Panels.Chunk;
 import org.meanflow.nn.engine.cpu.Product.Layout;
@@ -165,8 +164,8 @@ final class Products {
   }
 
   /**
-   * A weight ready to be multiplied with. If it was changed, all packed weights of its buffer are
-   * packed anew, in parallel: they were changed together.
+   * A weight ready to be multiplied with, packed anew if it was changed: right before it is used,
+   * so that it is read from a cache then.
    *
    * @param w {@code [out, in]}
    * @param use what it is multiplied with
@@ -184,7 +183,9 @@ final class Products {
       block.packed.put(key, weight);
     }
     if (!weight.isOf(block.version)) {
-      refresh(block);
+      PackedWeight stale = weight;
+      workers.run(stale.packings(), (item, scratch) -> stale.pack(item, scratch));
+      stale.packedFrom(block.version);
     }
     return weight.panels();
   }
@@ -206,19 +207,5 @@ final class Products {
       all.add(new Chunk(w.address(use == Use.FORWARD ? from * in : from), layout, 0));
     }
     return new Panels(Factor.FLOAT, new Pieces(rows, rows), panels, all);
-  }
-
-  private void refresh(Memory.Block block) {
-    List<Consumer<Scratch>> packings = new ArrayList<>();
-    for (PackedWeight weight : block.packed.values()) {
-      if (!weight.isOf(block.version)) {
-        for (int i = 0; i < weight.packings(); i++) {
-          int packing = i;
-          packings.add(scratch -> weight.pack(packing, scratch));
-        }
-        weight.packedFrom(block.version);
-      }
-    }
-    workers.run(packings.size(), (item, scratch) -> packings.get(item).accept(scratch));
   }
 }

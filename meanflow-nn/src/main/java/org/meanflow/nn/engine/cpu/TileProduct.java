@@ -12,7 +12,7 @@ final class TileProduct {
   /** Rows of a tile: fewer read the matrix too often, more leave the second-level cache. */
   private static final long ROWS = 256;
 
-  /** The same for wide rows of bfloat16. */
+  /** The same for wide rows of {@link Factor#HALF}. */
   private static final long WIDE_HALF_ROWS = 128;
 
   private static final long WIDE = 1024;
@@ -26,14 +26,12 @@ final class TileProduct {
   /** Rows that are copied are this much longer, so that they don't share sets of the cache. */
   private static final long GAP = 32;
 
-  private static final int SUM_SLOT = 6;
-  private static final int ROWS_SLOT = 7;
+  private static final int ROWS_SLOT = 5;
 
   private final Panels b;
   private final Pieces tiles;
   private final Result result;
   private final boolean direct;
-  private final boolean summed;
   private final FactorPacking packing;
   private final Product[] products = new Product[16];
 
@@ -74,7 +72,6 @@ final class TileProduct {
     this.tiles = tiles;
     this.result = result;
     direct = b.factor() == Factor.FLOAT || (b.factor() == Factor.HALF && halfSource);
-    summed = result.half && b.chunks().count() * b.factor().parts > 1;
     packing = FactorPacking.of(b.factor(), false);
     boolean[] both = {false, true};
     for (boolean lastTile : both) {
@@ -99,9 +96,9 @@ final class TileProduct {
         b.columns().size(lastPanel),
         Layout.rows(b.factor().half, rowStride()),
         b.chunk(panel, chunk).layout(),
-        Layout.rows(result.half && !summed, summed ? b.columns().length() : result.stride),
+        Layout.rows(result.half, result.stride),
         first && result.bias,
-        !first || (result.add && !summed));
+        !first || result.add);
   }
 
   private static int index(boolean... bits) {
@@ -117,10 +114,10 @@ final class TileProduct {
    *
    * @param rows how many there are
    * @param widest the longer side of the weight
-   * @param half whether factors are bfloat16
+   * @param factor the numbers of products
    */
-  static Pieces tiles(long rows, long widest, boolean half) {
-    long most = half && widest > WIDE ? WIDE_HALF_ROWS : ROWS;
+  static Pieces tiles(long rows, long widest, Factor factor) {
+    long most = factor == Factor.HALF && widest > WIDE ? WIDE_HALF_ROWS : ROWS;
     return Pieces.of(rows, Math.clamp(Math.ceilDiv(rows, TILES), LEAST_ROWS, most), MULTIPLE);
   }
 
@@ -222,29 +219,6 @@ final class TileProduct {
     packing.rows(staged, bytes, to, rowBytes(), partBytes(last), tiles.size(last), length);
   }
 
-  /** Where products of a tile are added up, for the result at {@code c}; then {@link #done}. */
-  long sum(boolean last, Scratch scratch, long c) {
-    return summed ? scratch.floats(SUM_SLOT, tiles.size(last) * b.columns().length()) : c;
-  }
-
-  /** Puts one panel of what was added up into the result. */
-  void done(boolean last, int panel, long sum, long c) {
-    if (!summed) {
-      return;
-    }
-    long from = b.columns().start(panel);
-    int length = Math.toIntExact(b.columns().size(b.columns().isLast(panel)));
-    for (long row = 0; row < tiles.size(last); row++) {
-      long source = sum + (row * b.columns().length() + from) * Float.BYTES;
-      long target = c + (row * result.stride + from) * Short.BYTES;
-      if (result.add) {
-        Simd.addToHalf(source, target, length);
-      } else {
-        Simd.narrow(source, target, length);
-      }
-    }
-  }
-
   /** Multiplies with all panels. */
   void run(Scratch scratch, boolean last, long a, long bias, long c) {
     for (int panel = 0; panel < b.count(); panel++) {
@@ -263,11 +237,9 @@ final class TileProduct {
    * @param c address of the result's first row of the tile
    */
   void run(Scratch scratch, boolean last, int panel, long a, long bias, long c) {
-    long sum = sum(last, scratch, c);
     for (int chunk = 0; chunk < b.chunks().count(); chunk++) {
-      run(scratch, last, panel, chunk, a, bias, sum);
+      run(scratch, last, panel, chunk, a, bias, c);
     }
-    done(last, panel, sum, c);
   }
 
   /**
@@ -276,12 +248,12 @@ final class TileProduct {
    * @param scratch of the calling thread
    * @param last whether the tile is the last
    * @param panel which
-   * @param chunk which; the first one sets the sum, the others add to it
+   * @param chunk which; the first one sets the result, the others add to it
    * @param a address of the tile's factor
    * @param bias address of the bias; 0 without one
-   * @param sum where products are added up
+   * @param c address of the result's first row of the tile
    */
-  void run(Scratch scratch, boolean last, int panel, int chunk, long a, long bias, long sum) {
+  void run(Scratch scratch, boolean last, int panel, int chunk, long a, long bias, long c) {
     Chunk right = b.chunk(panel, chunk);
     boolean lastPanel = b.columns().isLast(panel);
     boolean lastChunk = b.chunks().isLast(chunk);
@@ -289,7 +261,7 @@ final class TileProduct {
     Product more = products[index(last, lastPanel, lastChunk, false)];
     long left = address(a, last, chunk, 0);
     long from = b.columns().start(panel);
-    long c = sum + from * (result.half && !summed ? Short.BYTES : Float.BYTES);
+    long to = c + from * (result.half ? Short.BYTES : Float.BYTES);
     long row = bias == 0 ? 0 : bias + from * Float.BYTES;
     multiply(
         b.factor(),
@@ -301,7 +273,7 @@ final class TileProduct {
         right.address(),
         right.part(),
         row,
-        c);
+        to);
   }
 
   /**
