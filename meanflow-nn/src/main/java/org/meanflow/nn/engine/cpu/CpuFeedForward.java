@@ -126,6 +126,7 @@ final class CpuFeedForward implements FeedForwardKernels {
               factor,
               b1,
               h,
+              keep,
               b2,
               to.address(start * to.dim(1)),
               (column, a, rowBytes, columns) ->
@@ -164,11 +165,12 @@ final class CpuFeedForward implements FeedForwardKernels {
       long x,
       long b1,
       long h,
+      boolean keep,
       long b2,
       long y,
       Activation activation) {
     Pieces chunks = second.matrix().chunks();
-    long a = second.room(last, scratch, A_SLOT);
+    long a = keep || !second.isDirect() ? second.room(last, scratch, A_SLOT) : h;
     for (int chunk = 0; chunk < chunks.count(); chunk++) {
       multiply(first, chunks, chunk, scratch, last, x, b1, h);
       long from = chunks.start(chunk);
@@ -207,6 +209,7 @@ final class CpuFeedForward implements FeedForwardKernels {
               factor,
               0,
               d,
+              false,
               0,
               to.address(start * to.dim(1)),
               (column, a, rowBytes, columns) ->

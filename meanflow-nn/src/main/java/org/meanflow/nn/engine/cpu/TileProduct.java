@@ -73,17 +73,27 @@ final class TileProduct {
     this.result = result;
     direct = b.factor() == Factor.FLOAT || (b.factor() == Factor.HALF && halfSource);
     packing = FactorPacking.of(b.factor(), false);
-    boolean[] both = {false, true};
-    for (boolean lastTile : both) {
-      for (boolean lastPanel : both) {
-        for (boolean lastChunk : both) {
-          for (boolean first : both) {
-            products[index(lastTile, lastPanel, lastChunk, first)] =
-                all.product(spec(lastTile, lastPanel, lastChunk, first));
-          }
-        }
+    for (int i = 0; i < products.length; i++) {
+      products[i] = products[known(i)];
+      if (products[i] == null) {
+        products[i] = all.product(spec((i & 8) != 0, (i & 4) != 0, (i & 2) != 0, (i & 1) != 0));
       }
     }
+  }
+
+  /** The index of a product of the same shapes, if there is one before. */
+  private int known(int i) {
+    int index = i;
+    if (tiles.size(true) == tiles.size()) {
+      index &= ~8;
+    }
+    if (b.columns().count() == 1) {
+      index &= ~4;
+    }
+    if (b.chunks().count() == 1) {
+      index &= ~2;
+    }
+    return index;
   }
 
   private Spec spec(boolean lastTile, boolean lastPanel, boolean lastChunk, boolean first) {
@@ -123,6 +133,11 @@ final class TileProduct {
 
   Panels matrix() {
     return b;
+  }
+
+  /** Whether rows are used where they are. */
+  boolean isDirect() {
+    return direct;
   }
 
   private long rowStride() {
