@@ -1,0 +1,179 @@
+package org.meanflow.nn.engine.cpu;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
+
+import java.lang.foreign.ValueLayout;
+import java.util.Random;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.meanflow.nn.engine.Cotangent;
+import org.meanflow.nn.engine.LinearKernels;
+import org.meanflow.nn.engine.Precision;
+import org.meanflow.nn.engine.Tensor;
+import org.nd4j.linalg.api.ndarray.INDArray;
+import org.nd4j.linalg.factory.Nd4j;
+
+/** float32 numbers as sums of three bfloat16 ones, and products of them. */
+class SplitFactorTest {
+  private static final int ROWS = 64;
+  private static final int COLUMNS = 96;
+
+  @BeforeEach
+  void engineIsThere() {
+    String reason = new CpuEngineProvider().unavailableBecause();
+    assumeTrue(reason == null, reason);
+    assumeTrue(FactorPacking.fits(ROWS, COLUMNS), "vectors are too long for squares of 32 numbers");
+  }
+
+  /** Numbers of either sign, from 10⁻⁶ to 10⁶. */
+  private static float[] numbers(long seed, int count) {
+    Random random = new Random(seed);
+    float[] numbers = new float[count];
+    for (int i = 0; i < count; i++) {
+      numbers[i] = (float) (random.nextGaussian() * Math.pow(10, 12 * random.nextDouble() - 6));
+    }
+    return numbers;
+  }
+
+  /**
+   * The four kinds of packing write number (row, column) where they say, its parts add up to it.
+   */
+  @ParameterizedTest
+  @CsvSource({"SPLIT", "HALF"})
+  void packingsPlaceEveryNumber(Factor factor) {
+    float[] numbers = numbers(1, ROWS * COLUMNS);
+    numbers[5] = Float.NaN;
+    numbers[6] = Float.intBitsToFloat(0x7fffffff);
+    try (Memory memory = new Memory()) {
+      long from = memory.take(numbers.length * Float.BYTES).address;
+      for (int i = 0; i < numbers.length; i++) {
+        Simd.set(from, i, numbers[i]);
+      }
+      Scratch scratch = new Scratch(0, memory);
+      FactorPacking packing = FactorPacking.of(factor, false);
+      long part = 2L * numbers.length * Short.BYTES;
+      long to = memory.take(factor.parts * part).address;
+
+      packing.rows(from, 4 * COLUMNS, to, 2 * (COLUMNS + 32), part, ROWS, COLUMNS);
+      check(numbers, factor, to, part, (row, column) -> row * (COLUMNS + 32) + column);
+
+      packing.transposedRows(from, COLUMNS, COLUMNS, ROWS, to, 2 * (ROWS + 32), part, scratch);
+      check(numbers, factor, to, part, (row, column) -> column * (ROWS + 32) + row);
+
+      packing.pairs(from, COLUMNS, ROWS, COLUMNS, to, part);
+      check(numbers, factor, to, part, (row, column) -> pairPlace(row, column, ROWS));
+
+      packing.transposedPairs(from, COLUMNS, COLUMNS, ROWS, to, part, scratch);
+      check(numbers, factor, to, part, (row, column) -> pairPlace(column, row, COLUMNS));
+    }
+  }
+
+  /** Blocks of 32 columns, in each the rows in pairs. */
+  private static int pairPlace(int row, int column, int rows) {
+    return column / 32 * 32 * rows + row / 2 * 64 + column % 32 * 2 + row % 2;
+  }
+
+  private interface Place {
+    int of(int row, int column);
+  }
+
+  private static void check(float[] numbers, Factor factor, long to, long part, Place place) {
+    for (int i = 0; i < numbers.length; i++) {
+      long address = to + (long) place.of(i / COLUMNS, i % COLUMNS) * Short.BYTES;
+      float sum = 0;
+      // The smallest first: so no sum is rounded.
+      for (int p = factor.parts - 1; p >= 0; p--) {
+        int bits = Simd.ALL.get(ValueLayout.JAVA_SHORT, address + p * part);
+        sum += Float.intBitsToFloat(bits << 16);
+      }
+      if (Float.isNaN(numbers[i])) {
+        assertThat(sum).isNaN();
+      } else if (factor == Factor.SPLIT) {
+        assertThat(sum).as("number %d", i).isEqualTo(numbers[i]);
+      } else {
+        assertThat(Math.abs(sum - numbers[i])).isLessThanOrEqualTo(Math.abs(numbers[i]) * 0x1p-8f);
+      }
+    }
+  }
+
+  /** Errors of y = x wᵀ, x̄ = ȳ w and w̄ = ȳᵀ x against float64, relative to Σ|products|. */
+  private record Errors(double y, double gx, double gw) {}
+
+  private static Errors errors(boolean split, int rows, int in, int out) {
+    INDArray x = Nd4j.createFromArray(numbers(2, rows * in)).reshape(rows, in);
+    INDArray w = Nd4j.createFromArray(numbers(3, out * in)).reshape(out, in);
+    INDArray g = Nd4j.createFromArray(numbers(4, rows * out)).reshape(rows, out);
+    try (CpuEngine engine = new CpuEngine(Precision.FP32, 2, split);
+        Tensor xs = engine.allocate(rows, in);
+        Tensor ws = engine.allocate(out, in);
+        Tensor gs = engine.allocate(rows, out);
+        Tensor y = engine.allocate(rows, out);
+        Tensor gx = engine.allocate(rows, in);
+        Tensor gw = engine.allocate(out, in)) {
+      engine.write(x, xs);
+      engine.write(w, ws);
+      engine.write(g, gs);
+      LinearKernels kernels = engine.kernels().linear();
+      kernels.linear(xs, ws, null, 0, y);
+      kernels.linearBackward(xs, ws, gs, new Cotangent(gx, false), new Cotangent(gw, false), null);
+      return new Errors(
+          error(engine.read(y), x, w.transpose()),
+          error(engine.read(gx), g, w),
+          error(engine.read(gw), g.transpose(), x));
+    }
+  }
+
+  /** Root mean square of |c − ab| / (|a||b|). */
+  private static double error(INDArray c, INDArray a, INDArray b) {
+    double[][] left = a.toDoubleMatrix();
+    double[][] right = b.transpose().toDoubleMatrix();
+    double[][] actual = c.toDoubleMatrix();
+    double sum = 0;
+    for (int i = 0; i < left.length; i++) {
+      for (int j = 0; j < right.length; j++) {
+        double expected = 0;
+        double size = 0;
+        for (int k = 0; k < left[i].length; k++) {
+          expected += left[i][k] * right[j][k];
+          size += Math.abs(left[i][k] * right[j][k]);
+        }
+        sum += Math.pow((actual[i][j] - expected) / size, 2);
+      }
+    }
+    return Math.sqrt(sum / left.length / right.length);
+  }
+
+  /** Several tiles, panels and chunks, the last of each smaller. */
+  @ParameterizedTest
+  @CsvSource({"160, 416, 800", "1056, 320, 288", "96, 800, 416"})
+  void splitProductsAreAsExactAsThoseOfFloats(int rows, int in, int out) {
+    assumeTrue(OneDnn.hasAmx(), "float32 is split on processors with AMX only");
+    Errors floats = errors(false, rows, in, out);
+    Errors split = errors(true, rows, in, out);
+    assertThat(split).isNotEqualTo(floats);
+    assertThat(split.y).isLessThan(1.2 * floats.y);
+    assertThat(split.gx).isLessThan(1.2 * floats.gx);
+    assertThat(split.gw).isLessThan(1.2 * floats.gw);
+  }
+
+  @Test
+  void squaresAreTransposed() {
+    try (Memory memory = new Memory()) {
+      int side = Transposition.SIDE;
+      long from = memory.take(Transposition.BYTES).address;
+      long spare = memory.take(Transposition.BYTES).address;
+      long to = memory.take(2 * Transposition.BYTES).address;
+      for (int i = 0; i < side * side; i++) {
+        Simd.set(from, i, i);
+      }
+      Transposition.run(from, spare, to, 2L * Simd.BYTES);
+      for (int i = 0; i < side * side; i++) {
+        assertThat(Simd.get(to, i / side * 2 * side + i % side))
+            .isEqualTo(i % side * side + i / side);
+      }
+    }
+  }
+}
