@@ -210,6 +210,7 @@ public final class TrainingRun {
     long steps = recipe.run().steps();
     long start = trainer.stepsTaken();
     log.info("{} of {} steps to go in {}", steps - trainer.stepsTaken(), steps, directory.root());
+    System.gc(); // What reading the data took goes back to the system now, not at some later step.
     try (RunLog runLog = RunLog.resume(directory, trainer.stepsTaken());
         ProgressBar bar = Progress.bar("train", trainer.stepsTaken(), steps)) {
       while (trainer.stepsTaken() < steps && !stop.requested()) {
