@@ -10,8 +10,9 @@ import org.meanflow.nn.engine.Tensor;
 import org.meanflow.nn.engine.cpu.PackedWeight.Use;
 
 /**
- * Both maps and the GELU for one tile of rows after the other, so that what is in between stays in
- * a core's cache. Of a forward pass h = W₁ x + b₁ is kept; its GELU is computed again.
+ * Both maps and the GELU for one tile of rows after the other, and for split factors chunk by chunk
+ * of the hidden columns, so that what is in between stays in a core's cache. Of a forward pass h =
+ * W₁ x + b₁ is kept; its GELU is computed again.
  */
 final class CpuFeedForward implements FeedForwardKernels {
   private static final long WIDEST_OF_LARGE_TILES = 3072;
@@ -61,12 +62,11 @@ final class CpuFeedForward implements FeedForwardKernels {
     return large ? TileProduct.tiles(rows, 0, Factor.FLOAT) : linear.tiles(rows, w.w1());
   }
 
-  /** x W₁ᵀ for tiles, in the type of h, in rows of {@code stride}. */
-  private TileProduct first(
-      Weights w, Pieces tiles, boolean halfSource, long stride, boolean bias) {
+  /** x W₁ᵀ for tiles, in the type of h. */
+  private TileProduct first(Weights w, Pieces tiles, boolean halfSource, boolean bias) {
     Panels panels = linear.panels(w.w1(), Use.FORWARD, tiles.length(), half());
     return linear.compile(
-        panels, tiles, halfSource, new TileProduct.Result(half(), stride, bias, false));
+        panels, tiles, halfSource, new TileProduct.Result(half(), w.w1().dim(0), bias, false));
   }
 
   /** a W₂ᵀ for tiles. */
@@ -102,7 +102,7 @@ final class CpuFeedForward implements FeedForwardKernels {
     CpuTensor to = CpuTensor.of(y.matrix(w.w2().dim(0)));
     Pieces tiles = tiles(from.dim(0), w, keep);
     long hidden = w.w1().dim(0);
-    TileProduct first = first(w, tiles, from.half(), hidden, true);
+    TileProduct first = first(w, tiles, from.half(), true);
     TileProduct second = second(w, tiles, to, true);
     long b1 = CpuTensor.of(w.b1()).address();
     long b2 = CpuTensor.of(w.b2()).address();
@@ -157,6 +157,12 @@ final class CpuFeedForward implements FeedForwardKernels {
     void apply(long column, long a, long rowBytes, long columns);
   }
 
+  /**
+   * y = a W₂ᵀ with a of h = x W₁ᵀ, for one tile: chunk by chunk, so that h and a are read from a
+   * cache.
+   *
+   * @param keep whether h is read later on; otherwise a may take its place
+   */
   private void hiddenToY(
       TileProduct first,
       TileProduct second,
@@ -190,7 +196,7 @@ final class CpuFeedForward implements FeedForwardKernels {
     CpuTensor h = ((Hidden) saved).h;
     Pieces tiles = linear.tiles(from.dim(0), w.w1());
     long hidden = w.w1().dim(0);
-    TileProduct first = first(w, tiles, from.half(), hidden, false);
+    TileProduct first = first(w, tiles, from.half(), false);
     TileProduct second = second(w, tiles, to, false);
     int size = bytes();
     workers.run(
