@@ -225,7 +225,10 @@ final class Simd {
 
   /** The bfloat16 numbers at an address. */
   static FloatVector widened(long from) {
-    return bits(from).lanewise(VectorOperators.LSHL, 16).reinterpretAsFloats();
+    // Not by way of bits(): one call more, and some loops are nested too deep to be inlined.
+    ShortVector half = ShortVector.fromMemorySegment(SHORTS, ALL, from, ORDER);
+    IntVector bits = (IntVector) half.convertShape(VectorOperators.ZERO_EXTEND_S2I, INTS, 0);
+    return bits.lanewise(VectorOperators.LSHL, 16).reinterpretAsFloats();
   }
 
   /** float32 to bfloat16, to the nearest, ties to even. */
