@@ -54,14 +54,14 @@ final class OuterProduct {
       for (boolean lastIn : lasts) {
         long k = blocks.size(lastBlock);
         long n = ins.size(lastIn);
-        int i = index(lastBlock, lastIn);
+        int i = Product.index(lastBlock, lastIn);
         layouts[i] = shape.packed ? all.packedLayout(outs.size(), k, n, y) : plain;
         if (shape.packed) {
           reorders[i] = all.reorder(k, n, plain, layouts[i]);
         }
         for (boolean lastOut : lasts) {
           for (boolean add : lasts) {
-            products[index(lastBlock, lastIn, lastOut, add)] =
+            products[Product.index(lastBlock, lastIn, lastOut, add)] =
                 all.product(
                     new Spec(
                         outs.size(lastOut),
@@ -88,14 +88,6 @@ final class OuterProduct {
     return columns <= WHOLE ? new Pieces(columns, columns) : cut(columns);
   }
 
-  private static int index(boolean... bits) {
-    int index = 0;
-    for (boolean bit : bits) {
-      index = 2 * index + (bit ? 1 : 0);
-    }
-    return index;
-  }
-
   /** Memory for packed x. */
   long packedBytes() {
     long bytes = 0;
@@ -106,8 +98,8 @@ final class OuterProduct {
   }
 
   private long blockBytes(boolean last) {
-    return (ins.count() - 1) * layouts[index(last, false)].bytes()
-        + layouts[index(last, true)].bytes();
+    return (ins.count() - 1) * layouts[Product.index(last, false)].bytes()
+        + layouts[Product.index(last, true)].bytes();
   }
 
   /**
@@ -126,7 +118,7 @@ final class OuterProduct {
           (item, scratch) -> {
             int block = item / ins.count();
             int piece = item % ins.count();
-            reorders[index(blocks.isLast(block), ins.isLast(piece))].run(
+            reorders[Product.index(blocks.isLast(block), ins.isLast(piece))].run(
                 scratch, x + source(block, piece), memory + packed(block, piece));
           });
     }
@@ -140,7 +132,8 @@ final class OuterProduct {
             long left = blocks.start(block) * shape.out + outs.start(out);
             long right = shape.packed ? memory + packed(block, in) : x + source(block, in);
             products[
-                index(blocks.isLast(block), ins.isLast(in), outs.isLast(out), add || block > 0)]
+                Product.index(
+                    blocks.isLast(block), ins.isLast(in), outs.isLast(out), add || block > 0)]
                 .run(scratch, y + left * bytes(shape.half), right, 0, to);
           }
         });
@@ -151,7 +144,8 @@ final class OuterProduct {
   }
 
   private long packed(int block, int piece) {
-    return block * blockBytes(false) + piece * layouts[index(blocks.isLast(block), false)].bytes();
+    return block * blockBytes(false)
+        + piece * layouts[Product.index(blocks.isLast(block), false)].bytes();
   }
 
   private static int bytes(boolean half) {

@@ -51,7 +51,7 @@ final class PackedOuterProduct {
       for (boolean lastOut : both) {
         for (boolean lastIn : both) {
           for (boolean add : both) {
-            products[index(lastBlock, lastOut, lastIn, add)] =
+            products[Product.index(lastBlock, lastOut, lastIn, add)] =
                 all.product(
                     new Spec(
                         outs.size(lastOut),
@@ -104,14 +104,6 @@ final class PackedOuterProduct {
   private static Pieces evenly(long length) {
     long pairs = Math.ceilDiv(length, 2 * SIDE);
     return Pieces.of(length, Math.ceilDiv(length, 2 * pairs), FactorPacking.MULTIPLE);
-  }
-
-  private static int index(boolean... bits) {
-    int index = 0;
-    for (boolean bit : bits) {
-      index = 2 * index + (bit ? 1 : 0);
-    }
-    return index;
   }
 
   /** Memory for the factor that is packed first. */
@@ -225,8 +217,8 @@ final class PackedOuterProduct {
     TileProduct.multiply(
         shape.factor,
         scratch,
-        products[index(lastBlock, lastOut, lastIn, add || block > 0)],
-        products[index(lastBlock, lastOut, lastIn, true)],
+        products[Product.index(lastBlock, lastOut, lastIn, add || block > 0)],
+        products[Product.index(lastBlock, lastOut, lastIn, true)],
         left,
         outPart(),
         right,

@@ -20,6 +20,15 @@ interface Product extends AutoCloseable {
   @Override
   default void close() {}
 
+  /** The place of one of several products, told apart by bits. */
+  static int index(boolean... bits) {
+    int index = 0;
+    for (boolean bit : bits) {
+      index = 2 * index + (bit ? 1 : 0);
+    }
+    return index;
+  }
+
   /**
    * How the elements of a matrix, or of a batch of matrices, lie in memory.
    *

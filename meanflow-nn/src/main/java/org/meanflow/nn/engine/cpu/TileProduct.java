@@ -111,14 +111,6 @@ final class TileProduct {
         !first || result.add);
   }
 
-  private static int index(boolean... bits) {
-    int index = 0;
-    for (boolean bit : bits) {
-      index = 2 * index + (bit ? 1 : 0);
-    }
-    return index;
-  }
-
   /**
    * Cuts rows into tiles.
    *
@@ -272,8 +264,8 @@ final class TileProduct {
     Chunk right = b.chunk(panel, chunk);
     boolean lastPanel = b.columns().isLast(panel);
     boolean lastChunk = b.chunks().isLast(chunk);
-    Product first = products[index(last, lastPanel, lastChunk, chunk == 0)];
-    Product more = products[index(last, lastPanel, lastChunk, false)];
+    Product first = products[Product.index(last, lastPanel, lastChunk, chunk == 0)];
+    Product more = products[Product.index(last, lastPanel, lastChunk, false)];
     long left = address(a, last, chunk, 0);
     long from = b.columns().start(panel);
     long to = c + from * (result.half ? Short.BYTES : Float.BYTES);
