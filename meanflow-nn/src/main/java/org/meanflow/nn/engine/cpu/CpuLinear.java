@@ -172,12 +172,11 @@ final class CpuLinear implements LinearKernels {
   }
 
   private Optional<PackedOuterProduct> packedOuterProduct(PackedOuterProduct.Shape shape) {
-    boolean fits =
+    boolean pays =
         shape.factor() != Factor.FLOAT
             && !isFew(shape.rows())
-            && Math.min(shape.out(), shape.in()) > NARROW
-            && PackedOuterProduct.fits(workers, products, shape);
-    return fits ? Optional.of(new PackedOuterProduct(workers, products, shape)) : Optional.empty();
+            && Math.min(shape.out(), shape.in()) > NARROW;
+    return pays ? PackedOuterProduct.of(workers, products, shape) : Optional.empty();
   }
 
   private void addPlainOuterProducts(CpuTensor g, CpuTensor x, Cotangent gw) {

@@ -1,5 +1,6 @@
 package org.meanflow.nn.engine.cpu;
 
+import java.util.Optional;
 import org.meanflow.nn.engine.cpu.Product.Layout;
 import org.meanflow.nn.engine.cpu.Product.Spec;
 
@@ -40,7 +41,7 @@ final class PackedOuterProduct {
     }
   }
 
-  PackedOuterProduct(Workers workers, Products all, Shape shape) {
+  private PackedOuterProduct(Workers workers, Products all, Shape shape) {
     this.workers = workers;
     this.shape = shape;
     outs = shape.isTall() ? evenly(shape.out) : cut(shape.out);
@@ -58,7 +59,7 @@ final class PackedOuterProduct {
                         blocks.size(lastBlock),
                         ins.size(lastIn),
                         left(),
-                        right(all, lastBlock, lastOut, lastIn),
+                        right(all, lastBlock, lastIn),
                         Layout.rows(false, shape.in),
                         false,
                         add));
@@ -68,18 +69,20 @@ final class PackedOuterProduct {
     }
   }
 
-  /** Whether the layouts that oneDNN prefers are those that are written here. */
-  static boolean fits(Workers workers, Products all, Shape shape) {
-    return FactorPacking.fits(shape.rows, shape.out)
-        && FactorPacking.fits(shape.rows, shape.in)
-        && new PackedOuterProduct(workers, all, shape).isPairs(all);
+  /** What computes a shape, if the layouts that oneDNN prefers are those that are written here. */
+  static Optional<PackedOuterProduct> of(Workers workers, Products all, Shape shape) {
+    if (!FactorPacking.fits(shape.rows, shape.out) || !FactorPacking.fits(shape.rows, shape.in)) {
+      return Optional.empty();
+    }
+    return Optional.of(new PackedOuterProduct(workers, all, shape))
+        .filter(product -> product.isPairs(all));
   }
 
   private boolean isPairs(Products all) {
     boolean[] both = {false, true};
     for (boolean lastBlock : both) {
       for (boolean lastIn : both) {
-        Layout layout = right(all, lastBlock, false, lastIn);
+        Layout layout = right(all, lastBlock, lastIn);
         if (!all.isPairs(blocks.size(lastBlock), ins.size(lastIn), layout)) {
           return false;
         }
@@ -92,8 +95,9 @@ final class PackedOuterProduct {
     return Layout.rows(true, blocks.size() + GAP);
   }
 
-  private Layout right(Products all, boolean lastBlock, boolean lastOut, boolean lastIn) {
-    return all.packedLayout(outs.size(lastOut), blocks.size(lastBlock), ins.size(lastIn), left());
+  /** The same for all pieces of yᵀ, for they are all multiplied with it. */
+  private Layout right(Products all, boolean lastBlock, boolean lastIn) {
+    return all.packedLayout(outs.size(), blocks.size(lastBlock), ins.size(lastIn), left());
   }
 
   private static Pieces cut(long length) {

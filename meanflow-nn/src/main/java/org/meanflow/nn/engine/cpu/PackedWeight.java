@@ -78,7 +78,10 @@ final class PackedWeight implements AutoCloseable {
       for (int chunk = 0; chunk < chunks.count(); chunk++) {
         long k = chunks.size(chunks.isLast(chunk));
         long n = columns.size(columns.isLast(panel));
-        Layout layout = products.packedLayout(typicalRows, k, n, Layout.rows(factor.half, k));
+        Layout layout =
+            factor == Factor.SPLIT
+                ? products.splitLayout(k, n)
+                : products.packedLayout(typicalRows, k, n, Layout.rows(factor.half, k));
         long part = layout.bytes();
         Memory.Block block = memory.take(factor.parts * part);
         long source = key.address(chunks.start(chunk), columns.start(panel));

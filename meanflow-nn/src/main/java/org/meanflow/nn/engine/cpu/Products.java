@@ -148,6 +148,11 @@ final class Products {
         : Factor.FLOAT;
   }
 
+  /** The layout of split factors {@code [k, n]}, whatever they are multiplied with. */
+  Layout splitLayout(long k, long n) {
+    return packedLayout(n, k, n, Layout.rows(true, k));
+  }
+
   private boolean isSplit(Sides sides) {
     Pieces chunks = PackedWeight.cut(sides.k);
     Pieces columns = PackedWeight.cut(sides.n);
@@ -155,7 +160,7 @@ final class Products {
       for (boolean lastPanel : new boolean[] {false, true}) {
         long k = chunks.size(lastChunk);
         long n = columns.size(lastPanel);
-        if (!isPairs(k, n, packedLayout(n, k, n, Layout.rows(true, k)))) {
+        if (!isPairs(k, n, splitLayout(k, n))) {
           return false;
         }
       }
