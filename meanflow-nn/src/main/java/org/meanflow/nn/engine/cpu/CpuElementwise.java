@@ -23,16 +23,6 @@ final class CpuElementwise implements ElementwiseKernels {
   private static final int Z_SLOT = 3;
   private static final int OLD_SLOT = 4;
 
-  private static final double GELU_K = 2 * Math.sqrt(2 / Math.PI);
-  private static final double GELU_CUBIC = 0.044715;
-  private static final FloatVector GELU_LOG = all((float) (GELU_K / Math.log(2)));
-  private static final FloatVector GELU_LOG_CUBIC =
-      all((float) (GELU_K / Math.log(2) * GELU_CUBIC));
-  private static final FloatVector GELU_RATE = all((float) -GELU_K);
-  private static final FloatVector GELU_RATE_CUBIC = all((float) (-3 * GELU_K * GELU_CUBIC));
-  private static final FloatVector GELU_END = all(10f);
-  private static final FloatVector MINUS_ONE = all(-1f);
-
   private final Workers workers;
   private final Reductions reductions;
 
@@ -222,150 +212,13 @@ final class CpuElementwise implements ElementwiseKernels {
 
   @Override
   public Saved gelu(Tensor x, Tensor y, boolean keep) {
-    map(x, y, CpuElementwise::gelu, CpuElementwise::geluHalf);
+    map(x, y, GeluRows::values, GeluRows::halfValues);
     return Saved.NOTHING;
-  }
-
-  static void gelu(long x, long y, int length) {
-    for (int i = 0; i < length; i += LANES) {
-      store(gelu(load(x, i)), y, i);
-    }
-  }
-
-  private static final OutlinedLoop GELU_ROWS = new OutlinedLoop(CpuElementwise::geluRows);
-  private static final OutlinedLoop GELU_SLOPE_ROWS =
-      new OutlinedLoop(CpuElementwise::geluSlopeRows);
-
-  /**
-   * y = GELU(x) for rows of a matrix, all bfloat16 or all float32; whole vectors are written.
-   *
-   * @param half whether they are bfloat16
-   * @param x address of the first row
-   * @param xRowBytes bytes between rows of x
-   * @param y address of the result
-   * @param yRowBytes bytes between rows of y
-   * @param rows how many
-   * @param length of a row
-   */
-  static void gelu(
-      boolean half, long x, long xRowBytes, long y, long yRowBytes, long rows, long length) {
-    boolean dense = isDense(half, length, xRowBytes, yRowBytes);
-    GELU_ROWS.run(
-        x,
-        xRowBytes,
-        y,
-        yRowBytes,
-        dense ? 1 : rows,
-        dense ? rows * length : length,
-        half ? 1 : 0,
-        0);
-  }
-
-  /**
-   * Whether rows follow each other: then they are one, and no row's end is written over the next.
-   */
-  private static boolean isDense(boolean half, long length, long xRowBytes, long yRowBytes) {
-    long bytes = length * (half ? Short.BYTES : Float.BYTES);
-    return xRowBytes == bytes && yRowBytes == bytes;
-  }
-
-  private static void geluRows(
-      long x, long xRowBytes, long y, long yRowBytes, long rows, long length, long half, long no) {
-    for (long row = 0; row < rows; row++) {
-      if (half == 1) {
-        geluHalf(x + row * xRowBytes, y + row * yRowBytes, (int) length);
-      } else {
-        gelu(x + row * xRowBytes, y + row * yRowBytes, (int) length);
-      }
-    }
-  }
-
-  /** y = GELU′(x) ⊙ d, with d in rows like those of x; otherwise as {@code gelu}. */
-  static void geluSlope(
-      boolean half,
-      long x,
-      long d,
-      long xRowBytes,
-      long y,
-      long yRowBytes,
-      long rows,
-      long length) {
-    boolean dense = isDense(half, length, xRowBytes, yRowBytes);
-    GELU_SLOPE_ROWS.run(
-        x,
-        d,
-        xRowBytes,
-        y,
-        yRowBytes,
-        dense ? 1 : rows,
-        dense ? rows * length : length,
-        half ? 1 : 0);
-  }
-
-  private static void geluSlopeRows(
-      long x, long d, long xRowBytes, long y, long yRowBytes, long rows, long length, long half) {
-    for (long row = 0; row < rows; row++) {
-      long place = row * xRowBytes;
-      if (half == 1) {
-        geluSlopeHalf(x + place, d + place, y + row * yRowBytes, (int) length);
-      } else {
-        geluSlope(x + place, d + place, y + row * yRowBytes, (int) length);
-      }
-    }
-  }
-
-  private static void geluHalf(long x, long y, int length) {
-    for (int i = 0; i < length; i += LANES) {
-      Simd.storeResult(HalfGelu.value(Simd.load(x, i, true)), y, i, true);
-    }
-  }
-
-  /** ½x(1 + tanh a) = max(x, 0) − |x|/(1 + exp 2a(|x|)). */
-  private static FloatVector gelu(FloatVector x) {
-    FloatVector size = size(x);
-    FloatVector negative = size.div(MINUS_ONE.sub(geluPower(size, size.mul(size))));
-    return x.reinterpretAsInts().max(0).reinterpretAsFloats().add(negative);
-  }
-
-  /** min(|x|, 10), beyond which a GELU is the identity or zero. */
-  private static FloatVector size(FloatVector x) {
-    FloatVector size = x.abs();
-    return size.blend(GELU_END, size.compare(VectorOperators.GT, GELU_END));
-  }
-
-  /** exp 2a(x) for 0 ≤ x ≤ 10. */
-  private static FloatVector geluPower(FloatVector x, FloatVector square) {
-    return Simd.exp2(square.fma(GELU_LOG_CUBIC, GELU_LOG).mul(x));
   }
 
   @Override
   public void geluSlope(Tensor x, Saved saved, Tensor d, Tensor y, boolean add) {
-    map(x, d, y, add, CpuElementwise::geluSlope, CpuElementwise::geluSlopeHalf);
-  }
-
-  static void geluSlope(long x, long d, long y, int length) {
-    for (int i = 0; i < length; i += LANES) {
-      store(geluSlope(load(x, i)).mul(load(d, i)), y, i);
-    }
-  }
-
-  private static void geluSlopeHalf(long x, long d, long y, int length) {
-    for (int i = 0; i < length; i += LANES) {
-      FloatVector slope = HalfGelu.slope(Simd.load(x, i, true));
-      Simd.storeResult(slope.mul(Simd.load(d, i, true)), y, i, true);
-    }
-  }
-
-  /**
-   * s + s(1 − s)·x·(2a)′ with s = σ(2a(x)): for x &lt; 0, and one minus that of −x for the others.
-   */
-  private static FloatVector geluSlope(FloatVector x) {
-    FloatVector size = size(x);
-    FloatVector square = size.mul(size);
-    FloatVector s = Simd.ONE.div(geluPower(size, square).add(Simd.ONE));
-    FloatVector rate = square.fma(GELU_RATE_CUBIC, GELU_RATE).mul(size);
-    FloatVector slope = s.fma(Simd.ONE.sub(s).mul(rate), s);
-    return slope.blend(Simd.ONE.sub(slope), x.compare(VectorOperators.GE, 0f));
+    map(x, d, y, add, GeluRows::slopes, GeluRows::halfSlopes);
   }
 
   @Override

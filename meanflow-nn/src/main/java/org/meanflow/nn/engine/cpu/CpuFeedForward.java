@@ -130,7 +130,7 @@ final class CpuFeedForward implements FeedForwardKernels {
               b2,
               to.address(start * to.dim(1)),
               (column, a, rowBytes, columns) ->
-                  CpuElementwise.gelu(
+                  GeluRows.values(
                       half(),
                       h + column * size,
                       hidden * size,
@@ -219,7 +219,7 @@ final class CpuFeedForward implements FeedForwardKernels {
               0,
               to.address(start * to.dim(1)),
               (column, a, rowBytes, columns) ->
-                  CpuElementwise.geluSlope(
+                  GeluRows.slopes(
                       half(),
                       values + column * size,
                       d + column * size,
@@ -280,10 +280,8 @@ final class CpuFeedForward implements FeedForwardKernels {
               long place = start * hidden + chunks.start(chunk);
               long part = h.address(place);
               long slopes = gh.address(place);
-              CpuElementwise.gelu(
-                  half(), part, rowBytes, a.address(place), rowBytes, count, columns);
-              CpuElementwise.geluSlope(
-                  half(), part, slopes, rowBytes, slopes, rowBytes, count, columns);
+              GeluRows.values(half(), part, rowBytes, a.address(place), rowBytes, count, columns);
+              GeluRows.slopes(half(), part, slopes, rowBytes, slopes, rowBytes, count, columns);
               if (toX != null) {
                 toX.copy(gh, start, gradient, last, chunk);
                 for (int panel = 0; panel < toX.matrix().count(); panel++) {
