@@ -35,31 +35,44 @@ if [ ! -f "$runtime" ]; then
   mv "$runtime.new" "$runtime"
 fi
 
-# Jars with natives are stored without compression, so that xz sees what is in them.
+# Jars are stored without compression, so that xz sees what is in them. The natives of oneDNN stay here: they serve the cpu engine alone.
 jars=
 set -f; IFS=:
 for jar in $(cat examples/target/launch/classpath); do jars="$jars $jar"; done
 unset IFS; set +f
-mkdir -p "$work/meanflow-gpu/lib" "$work/natives/lib"
-names=
-for jar in $jars $tests target/gpu/*.jar; do
+natives=
+libraries=
+for jar in $jars $tests "$root"/target/gpu/*.jar; do
   case $jar in
-    *-linux-x86_64.jar) names="$names $jar" ;;
-    *) cp "$jar" "$work/meanflow-gpu/lib/" ;;
+    */dnnl-*-linux-x86_64.jar | */opencl-*-linux-x86_64.jar) ;;
+    *-linux-x86_64.jar) natives="$natives $jar" ;;
+    *) libraries="$libraries $jar" ;;
   esac
 done
-key=$(for jar in $names; do basename "$jar"; wc -c <"$jar"; done | sha256sum | cut -c 1-16)
-natives=$cache/natives-$key.tar.xz
-if [ ! -f "$natives" ]; then
-  echo "recompressing natives" >&2
-  for jar in $names; do
+
+# recompress NAME JAR...: the jars in one archive, which is kept. Sets $archive.
+recompress() {
+  name=$1
+  shift
+  archive=$cache/$name-$(for jar in "$@"; do basename "$jar"; wc -c <"$jar"; done | sha256sum | cut -c 1-16).tar.xz
+  [ ! -f "$archive" ] || return 0
+  echo "recompressing $name" >&2
+  mkdir -p "$work/$name/lib"
+  for jar in "$@"; do
     mkdir "$work/unpacked"
-    (cd "$work/unpacked" && "$jdk/bin/jar" xf "$jar" && "$jdk/bin/jar" --create --no-compress --file "$work/natives/lib/$(basename "$jar")" .)
+    (cd "$work/unpacked" && "$jdk/bin/jar" xf "$jar" && rm -rf org/bytedeco/openblas/linux-x86_64/include &&
+      "$jdk/bin/jar" --create --no-manifest --no-compress --file "$work/$name/lib/$(basename "$jar")" .)
     rm -rf "$work/unpacked"
   done
-  tar -C "$work/natives" -c lib | xz -T0 -6 >"$natives.new"
-  mv "$natives.new" "$natives"
-fi
+  tar -C "$work/$name" -c lib | xz -T0 -6 >"$archive.new"
+  mv "$archive.new" "$archive"
+}
+# shellcheck disable=SC2086
+recompress natives $natives
+natives=$archive
+# shellcheck disable=SC2086
+recompress libraries $libraries
+libraries=$archive
 
 # Classes as folders: some tests list what is beside them.
 for module in $modules; do
@@ -76,6 +89,7 @@ cp "$runtime" "$work/runtime.tar.xz"
 tar -C "$work" -c meanflow-gpu | xz -T0 -6 >"$work/classes.tar.xz"
 split -b 60000000 -a 2 "$work/runtime.tar.xz" "$out/meanflow-gpu.runtime.part"
 split -b 60000000 -a 2 "$natives" "$out/meanflow-gpu.natives.part"
+split -b 60000000 -a 2 "$libraries" "$out/meanflow-gpu.libraries.part"
 split -b 60000000 -a 2 "$work/classes.tar.xz" "$out/meanflow-gpu.classes.part"
 (cd "$out" && sha256sum meanflow-gpu.*.part* >meanflow-gpu.sha256)
 cat >"$out/unpack.sh" <<'END'
@@ -87,7 +101,7 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
 mkdir -p meanflow-gpu
 cat "$here"/meanflow-gpu.classes.part* | tar xJ
 cat "$here"/meanflow-gpu.runtime.part* | tar xJ -C meanflow-gpu
-cat "$here"/meanflow-gpu.natives.part* | tar xJ -C meanflow-gpu
+for piece in natives libraries; do cat "$here"/meanflow-gpu.$piece.part* | tar xJ -C meanflow-gpu; done
 chmod +x meanflow-gpu/run.sh
 END
 ls -l "$out" >&2

@@ -8,6 +8,7 @@
 #   run.sh COMMAND ...                     any command of meanflow
 #
 #   CONFIGS, PRECISIONS    for bench (digits … dit-xl2-32; fp32 tf32 bf16)
+#   REPEAT                 flags for bench (--warmup 40 --iters 30)
 #   MEANFLOW_JAVA_OPTS     flags for the JVM
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
@@ -21,6 +22,7 @@ export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-1}" MALLOC_MMAP_MAX_="${MALLOC_MMAP
 java() {
   # shellcheck disable=SC2086
   ${SANITIZER:-} "$here/runtime/bin/java" "@$here/java.args" ${MEANFLOW_JAVA_OPTS:-} -Djava.io.tmpdir="${TMPDIR:-/tmp}" \
+    "-Dmeanflow.commit=$(cut -c 1-7 "$here/commit")" \
     -cp "$classes$here/lib/*" "$@"
 }
 
@@ -51,8 +53,9 @@ case ${1:-} in
     for config in ${CONFIGS:-digits mnist-s2 latent-b4 dit-b4-256 dit-b2-64 dit-xl2-32}; do
       for precision in ${PRECISIONS:-fp32 tf32 bf16}; do
         for what in step sample; do
+          # shellcheck disable=SC2086
           java org.meanflow.examples.MeanFlow bench --engine cuda --config "$config" --precision "$precision" --what "$what" \
-            --append "$out/cuda.jsonl" || failed=1
+            ${REPEAT:---warmup 40 --iters 30} --append "$out/cuda.jsonl" || failed=1
         done
         if [ -n "$peer" ]; then
           for variant in A B; do

@@ -19,6 +19,7 @@ import org.jspecify.annotations.Nullable;
 import org.meanflow.examples.CommonOptions;
 import org.meanflow.examples.Cpu;
 import org.meanflow.nn.engine.Engine;
+import org.meanflow.nn.engine.EngineProvider;
 import org.meanflow.nn.engine.Engines;
 import org.meanflow.nn.engine.Precision;
 import picocli.CommandLine.Command;
@@ -244,6 +245,11 @@ public final class BenchCommand implements Callable<Integer> {
   private void describe(Engine engine, Map<String, Object> line) {
     line.put("precision", lower(precision));
     line.put("engine", engine.name());
+    for (EngineProvider provider : Engines.providers()) {
+      if (provider.name().equals(engine.name())) {
+        line.put("device", provider.description());
+      }
+    }
     line.put(
         "threads",
         common.threads > 0 ? common.threads : Runtime.getRuntime().availableProcessors());

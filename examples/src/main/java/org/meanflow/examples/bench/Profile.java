@@ -191,7 +191,11 @@ final class Profile {
                     call.record(key, work.flops(), work.bytes());
                   }
                 },
-                () -> invoke(target, method, arguments)));
+                () -> {
+                  Object result = invoke(target, method, arguments);
+                  engine.finish();
+                  return result;
+                }));
   }
 
   /** The primitive and its rule that called a kernel, from the stack. */

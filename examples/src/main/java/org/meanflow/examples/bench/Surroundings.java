@@ -22,9 +22,13 @@ final class Surroundings {
 
   /**
    * The commit that the sources of this class belong to, and whether sources were changed since;
-   * {@code null} where unknown.
+   * {@code null} where unknown. {@code -Dmeanflow.commit} tells it where there is no repository.
    */
   static @Nullable String commit() {
+    String told = System.getProperty("meanflow.commit");
+    if (told != null) {
+      return told;
+    }
     String head = git("rev-parse", "--short", "HEAD");
     String changed = git("status", "--porcelain", "--", ":/*.java", ":/*.xml", ":/*.args");
     return head == null || changed == null ? null : head + (changed.isEmpty() ? "" : "-dirty");

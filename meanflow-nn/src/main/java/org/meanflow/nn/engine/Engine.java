@@ -80,6 +80,12 @@ public interface Engine extends AutoCloseable {
     return List.of(this);
   }
 
+  /**
+   * Waits until everything that was asked for is done. Only who measures time needs it: whatever
+   * reads a result waits by itself.
+   */
+  default void finish() {}
+
   /** {@return bytes held for tensors, in use or kept for reuse} */
   long bytesHeld();
 

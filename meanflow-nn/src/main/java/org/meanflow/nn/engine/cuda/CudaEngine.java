@@ -201,6 +201,11 @@ public final class CudaEngine implements Engine {
   }
 
   @Override
+  public void finish() {
+    stream.finish();
+  }
+
+  @Override
   public long bytesHeld() {
     return pool.bytesHeld();
   }
