@@ -11,6 +11,7 @@ import java.util.Map;
 import java.util.Objects;
 import org.bytedeco.javacpp.Loader;
 import org.jspecify.annotations.Nullable;
+import org.nd4j.linalg.factory.Nd4j;
 
 /** A float32 product by the OpenBLAS that ND4J brings, for platforms without oneDNN. */
 final class BlasProduct implements Product {
@@ -83,6 +84,11 @@ final class BlasProduct implements Product {
   }
 
   private static @Nullable MethodHandle find() {
+    try {
+      Nd4j.getBackend(); // loads it
+    } catch (RuntimeException | LinkageError e) {
+      return null;
+    }
     ValueLayout.OfInt n = ValueLayout.JAVA_INT;
     ValueLayout.OfLong p = ValueLayout.JAVA_LONG;
     ValueLayout.OfFloat f = ValueLayout.JAVA_FLOAT;
