@@ -24,13 +24,14 @@ $maven -f meanflow-nn/pom.xml dependency:copy "-Dartifact=$junit" "-DoutputDirec
 tests=$(for name in assertj-core byte-buddy; do find "${MAVEN_REPOSITORY:-$HOME/.m2/repository}" -name "$name-[0-9]*.jar" | sort | tail -n 1; done)
 
 jdk=$(sed -n 's/^ *java\.home = //p' examples/target/launch/jdk)
-runtime=$cache/runtime-$(sed -n 's/^JAVA_RUNTIME_VERSION="\(.*\)"/\1/p' "$jdk/release" | tr -c 'A-Za-z0-9.\n' _).tar.xz
+parts=java.base,java.compiler,java.desktop,java.instrument,java.logging,java.management,java.naming,java.sql,java.xml
+parts=$parts,jdk.httpserver,jdk.incubator.vector,jdk.management,jdk.unsupported,jdk.zipfs
+runtime=$cache/runtime-$({ cat "$jdk/release"; echo "$parts"; } | sha256sum | cut -c 1-16).tar.xz
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 if [ ! -f "$runtime" ]; then
   echo "linking a Java runtime" >&2
-  "$jdk/bin/jlink" --strip-debug --no-header-files --no-man-pages --compress zip-0 --output "$work/runtime" --add-modules \
-    java.base,java.compiler,java.desktop,java.instrument,java.logging,java.management,java.naming,java.sql,java.xml,jdk.incubator.vector,jdk.unsupported,jdk.zipfs
+  "$jdk/bin/jlink" --strip-debug --no-header-files --no-man-pages --compress zip-0 --output "$work/runtime" --add-modules "$parts"
   tar -C "$work" -c runtime | xz -T0 -6 >"$runtime.new"
   mv "$runtime.new" "$runtime"
 fi

@@ -4,11 +4,11 @@
 #   run.sh info                            what the machine offers
 #   run.sh test                            the tests of the cuda engine, on the GPU
 #   run.sh sanitize                        the same under compute-sanitizer
-#   run.sh bench OUT_DIR [PEER.py]         rows of the cuda engine into OUT_DIR/cuda.jsonl, of the peer into OUT_DIR/peer.jsonl
-#   run.sh COMMAND ...                     any command of meanflow
+#   run.sh measure OUT_DIR [PEER.py]       rows of the cuda engine into OUT_DIR/cuda.jsonl, of the peer into OUT_DIR/peer.jsonl
+#   run.sh COMMAND ...                     any command of meanflow (bench …)
 #
-#   CONFIGS, PRECISIONS    for bench (digits … dit-xl2-32; fp32 tf32 bf16)
-#   REPEAT                 flags for bench (--warmup 40 --iters 30)
+#   CONFIGS, PRECISIONS    for measure (digits … dit-xl2-32; fp32 tf32 bf16)
+#   REPEAT                 flags for each bench (--warmup 40 --iters 30)
 #   MEANFLOW_JAVA_OPTS     flags for the JVM
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
@@ -45,7 +45,7 @@ case ${1:-} in
     # The JVM raises and handles signals of its own; only what happens on the GPU counts.
     SANITIZER="compute-sanitizer --tool memcheck --target-processes all --error-exitcode 9" tests
     ;;
-  bench)
+  measure)
     out=$2
     peer=${3:-}
     mkdir -p "$out"
