@@ -5,11 +5,11 @@ import java.util.Objects;
 import java.util.stream.IntStream;
 import java.util.stream.LongStream;
 import org.jspecify.annotations.Nullable;
+import org.meanflow.core.batch.Batches;
 import org.meanflow.core.field.AverageVelocity;
 import org.meanflow.core.random.Purpose;
 import org.meanflow.core.random.RandomStream;
 import org.nd4j.linalg.api.buffer.DataType;
-import org.nd4j.linalg.api.concurrency.AffinityManager;
 import org.nd4j.linalg.api.ndarray.INDArray;
 import org.nd4j.linalg.factory.Nd4j;
 import org.nd4j.linalg.indexing.INDArrayIndex;
@@ -130,7 +130,7 @@ public final class SamplingPipeline {
       IntStream.range(from, to)
           .parallel()
           .forEach(i -> stream(seed, i).normals(values, (i - from) * sampleSize, sampleSize));
-      return array(values, shape(to - from));
+      return Batches.of(values, shape(to - from));
     }
     double[] values = new double[size];
     for (int i = from; i < to; i++) {
@@ -138,14 +138,6 @@ public final class SamplingPipeline {
       System.arraycopy(normals, 0, values, (i - from) * sampleSize, sampleSize);
     }
     return Nd4j.createFromArray(values).reshape('c', shape(to - from));
-  }
-
-  /** What {@code Nd4j.create} does number by number. */
-  private static INDArray array(float[] values, long[] shape) {
-    INDArray array = Nd4j.createUninitialized(DataType.FLOAT, shape, 'c');
-    array.data().asNioFloat().put(values);
-    Nd4j.getAffinityManager().tagLocation(array, AffinityManager.Location.HOST);
-    return array;
   }
 
   private static RandomStream stream(long seed, int sample) {

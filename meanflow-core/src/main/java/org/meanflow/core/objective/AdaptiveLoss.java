@@ -1,7 +1,6 @@
 package org.meanflow.core.objective;
 
-import java.util.Arrays;
-import org.nd4j.linalg.api.buffer.DataType;
+import org.meanflow.core.batch.Batches;
 import org.nd4j.linalg.api.ndarray.INDArray;
 
 /**
@@ -26,8 +25,8 @@ public record AdaptiveLoss(double p, double c, Reduction reduction) {
   }
 
   /**
-   * Evaluates the loss and its derivative. Δ is taken in the data type of {@code u}, everything for
-   * a whole sample in float64. A NaN or infinity in the arguments comes out as a non-finite value.
+   * Evaluates the loss and its derivative. All is computed in float64. A NaN or infinity in the
+   * arguments comes out as a non-finite value.
    *
    * @param u shape {@code [batch, ...]}, float32 or float64; not changed
    * @param target u_tgt, shape and data type of {@code u}; not changed
@@ -37,26 +36,39 @@ public record AdaptiveLoss(double p, double c, Reduction reduction) {
    */
   public Loss of(INDArray u, INDArray target) {
     Rows.requireSame("target", target, "u", u);
-    INDArray delta = u.sub(target);
-    INDArray rows = Rows.matrix(delta).castTo(DataType.DOUBLE);
-    int batch = rows.rows();
+    int batch = (int) u.size(0);
     double elements =
         switch (reduction) {
           case SUM -> 1;
-          case MEAN -> rows.columns();
+          case MEAN -> (double) u.length() / batch;
         };
-    double[] s = rows.mul(rows).sum(1).divi(elements).data().asDouble();
-    double[] w = Arrays.stream(s).map(error -> Math.pow(error + c, -p)).toArray();
+    double[] s = new double[batch];
+    double[] w = new double[batch];
+    INDArray cotangent =
+        Batches.map(
+            u,
+            target,
+            (i, delta, wanted) -> {
+              double sum = 0;
+              for (int j = 0; j < delta.length; j++) {
+                delta[j] -= wanted[j];
+                sum += delta[j] * delta[j];
+              }
+              s[i] = sum / elements;
+              w[i] = Math.pow(s[i] + c, -p);
+              double slope = 2 * w[i] / (elements * batch);
+              for (int j = 0; j < delta.length; j++) {
+                delta[j] *= slope;
+              }
+            });
     double[] perSample = new double[batch];
-    double[] slope = new double[batch];
     double value = 0;
     double squared = 0;
     for (int i = 0; i < batch; i++) {
       perSample[i] = w[i] * s[i];
-      slope[i] = 2 * w[i] / (elements * batch);
       value += perSample[i] / batch;
       squared += s[i] * elements;
     }
-    return new Loss(value, squared / u.length(), s, w, perSample, Rows.scale(delta, slope));
+    return new Loss(value, squared / u.length(), s, w, perSample, cotangent);
   }
 }

@@ -1,7 +1,8 @@
 package org.meanflow.core.objective;
 
+import java.util.Arrays;
+import org.meanflow.core.batch.Batches;
 import org.nd4j.linalg.api.ndarray.INDArray;
-import org.nd4j.linalg.indexing.NDArrayIndex;
 
 /** The regression target of MeanFlow (arXiv 2505.13447, eq. 10), under stop-gradient. */
 public final class MeanFlowTarget {
@@ -37,13 +38,25 @@ public final class MeanFlowTarget {
                 .formatted(i, i, m, r[i], t[i]));
       }
     }
-    INDArray target = velocity.dup('c');
-    if (m > 0) {
-      INDArray covered = Rows.matrix(target).get(NDArrayIndex.interval(0, m));
-      INDArray correction = Rows.matrix(Rows.scale(jvp, minusGap));
-      Rows.requireSame("jvp", correction, "the first samples of velocity", covered);
-      covered.addi(correction);
+    long[] covered = velocity.shape().clone();
+    covered[0] = m;
+    if (jvp.dataType() != velocity.dataType() || !Arrays.equals(covered, jvp.shape())) {
+      throw new IllegalArgumentException(
+          "jvp must have the shape and type of the first samples of velocity, %s%s, got %s%s"
+              .formatted(
+                  velocity.dataType(),
+                  Arrays.toString(covered),
+                  jvp.dataType(),
+                  Arrays.toString(jvp.shape())));
     }
-    return target;
+    return Batches.map(
+        velocity,
+        jvp,
+        (i, target, slope) -> {
+          double factor = minusGap[i];
+          for (int j = 0; j < target.length; j++) {
+            target[j] += factor * slope[j];
+          }
+        });
   }
 }

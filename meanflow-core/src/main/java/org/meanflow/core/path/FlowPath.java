@@ -1,9 +1,9 @@
 package org.meanflow.core.path;
 
 import java.util.Arrays;
+import org.meanflow.core.batch.Batches;
 import org.nd4j.linalg.api.buffer.DataType;
 import org.nd4j.linalg.api.ndarray.INDArray;
-import org.nd4j.linalg.factory.Nd4j;
 
 /**
  * A path z_t = a(t)·x + b(t)·ε from data x to noise ε (arXiv 2505.13447, section 3). Time 0 is
@@ -108,15 +108,16 @@ public interface FlowPath {
   }
 
   private static INDArray combine(double[] a, INDArray x, double[] b, INDArray noise) {
-    long[] rows = {a.length, x.length() / a.length};
-    INDArray weightedData = x.reshape(rows).mulColumnVector(column(a, x.dataType()));
-    try (INDArray weightedNoise = noise.reshape(rows).mulColumnVector(column(b, x.dataType()))) {
-      return weightedData.addi(weightedNoise).reshape(x.shape());
-    }
-  }
-
-  private static INDArray column(double[] weights, DataType type) {
-    return Nd4j.createFromArray(weights).castTo(type).reshape(weights.length, 1);
+    return Batches.map(
+        x,
+        noise,
+        (i, xs, es) -> {
+          double data = a[i];
+          double rest = b[i];
+          for (int j = 0; j < xs.length; j++) {
+            xs[j] = data * xs[j] + rest * es[j];
+          }
+        });
   }
 
   private static void requireMatching(INDArray x, INDArray noise, double[] t) {

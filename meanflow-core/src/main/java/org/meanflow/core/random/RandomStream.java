@@ -3,6 +3,7 @@ package org.meanflow.core.random;
 import java.util.Arrays;
 import java.util.Objects;
 import java.util.stream.IntStream;
+import org.meanflow.core.batch.Batches;
 import org.nd4j.linalg.api.buffer.DataType;
 import org.nd4j.linalg.api.ndarray.INDArray;
 import org.nd4j.linalg.factory.Nd4j;
@@ -214,7 +215,7 @@ public final class RandomStream {
   public INDArray normalArray(DataType type, long... shape) {
     int count = Math.toIntExact(Arrays.stream(shape).reduce(1, Math::multiplyExact));
     if (type == DataType.FLOAT) {
-      return Nd4j.createFromArray(floatNormals(count)).reshape(shape);
+      return Batches.of(floatNormals(count), shape);
     }
     return Nd4j.createFromArray(normals(count)).reshape(shape).castTo(type);
   }

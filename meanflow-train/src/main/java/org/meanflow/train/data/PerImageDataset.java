@@ -2,6 +2,7 @@ package org.meanflow.train.data;
 
 import java.util.Objects;
 import org.jspecify.annotations.Nullable;
+import org.meanflow.core.batch.Batches;
 import org.meanflow.core.random.Purpose;
 import org.meanflow.core.random.RandomStream;
 import org.nd4j.linalg.api.buffer.DataType;
@@ -124,7 +125,7 @@ public abstract class PerImageDataset implements ImageDataset {
       }
     }
     INDArray x =
-        type == DataType.FLOAT ? Nd4j.createFromArray(floats) : Nd4j.createFromArray(doubles);
+        type == DataType.FLOAT ? Batches.of(floats, values) : Nd4j.createFromArray(doubles);
     return new Batch(x.reshape('c', indices.length, shape[0], shape[1], shape[2]), labels(indices));
   }
 

@@ -34,6 +34,9 @@ public final class CudaEngine implements Engine {
   CudaEngine(Cuda cuda, Precision precision, boolean graphs, boolean fusedGelu) {
     this.cuda = cuda;
     this.precision = precision;
+    // Nothing that ND4J does beside a GPU is worth waking threads that spin afterwards.
+    Nd4j.getEnvironment().setMaxThreads(1);
+    Nd4j.getEnvironment().setMaxMasterThreads(1);
     this.stream = new CudaStream(cuda, graphs);
     this.pool = new MemoryPool(cuda, stream::finish);
     this.transfers = new Transfers(cuda, stream, pool);
