@@ -10,7 +10,7 @@ import org.meanflow.nn.engine.cuda.CudaNorm.Rows;
 
 /** Shift, scale and gate. A chunk of a modulation is a view from its first column on. */
 final class CudaModulation implements ModulationKernels {
-  private static final int ROWS_PER_BLOCK = 32;
+  private static final int ROWS_PER_BLOCK = 16;
 
   private final CudaEngine engine;
   private final CudaNorm norms;
@@ -198,7 +198,7 @@ final class CudaModulation implements ModulationKernels {
           .i64(tokens)
           .i64(modulation.dim(1))
           .i32(ROWS_PER_BLOCK)
-          .launch(chunks, samples, 1, 256, 0);
+          .launch(chunks, samples, 1, CudaNorm.columnBlock(width), 0);
       Cotangent gGate = chunkOf(gModulation, gate, width);
       if (gGate != null && partial != null) {
         norms.chunkSums(partial, gGate, width, modulation.dim(1));

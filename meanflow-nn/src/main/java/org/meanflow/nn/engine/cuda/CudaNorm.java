@@ -159,7 +159,7 @@ final class CudaNorm implements NormKernels {
       @Nullable Cotangent gShift,
       long scaleStride) {
     long samples = rows.rows / rows.rowsPerSample;
-    long rowsPerBlock = Math.max(32, CudaStream.ceilDiv(rows.rowsPerSample, 1024));
+    long rowsPerBlock = Math.max(16, CudaStream.ceilDiv(rows.rowsPerSample, 1024));
     long chunks = CudaStream.ceilDiv(rows.rowsPerSample, rowsPerBlock);
     try (CudaTensor partialScale =
             gScale == null ? null : engine.floats(samples, chunks, rows.width);
@@ -185,7 +185,7 @@ final class CudaNorm implements NormKernels {
           .pointer(partialScale)
           .pointer(partialShift)
           .i32((int) rowsPerBlock)
-          .launch(chunks, samples, 1, 256, 0);
+          .launch(chunks, samples, 1, columnBlock(rows.width), 0);
       if (gScale != null && partialScale != null) {
         chunkSums(partialScale, gScale, rows.width, scaleStride);
       }
@@ -193,6 +193,14 @@ final class CudaNorm implements NormKernels {
         chunkSums(partialShift, gShift, rows.width, scaleStride);
       }
     }
+  }
+
+  /**
+   * Threads of a block that shares out columns, four to a thread: no more of them idle than must.
+   */
+  static int columnBlock(long width) {
+    long threads = width % 4 == 0 ? width / 4 : width;
+    return threads <= 128 ? 256 : (int) Math.min(512, CudaStream.ceilDiv(threads, 32) * 32);
   }
 
   /** The sums of {@code partial}, {@code [samples, chunks, width]}, over its chunks. */

@@ -50,8 +50,9 @@ KERNEL __launch_bounds__(256) gated_residual(
   });
 }
 
-// x̄ (+)= ōut, ȳ (+)= g ⊙ ōut, and Σ y ⊙ ōut over the rows of a block, of one sample.
-KERNEL __launch_bounds__(256) gated_residual_backward(
+// x̄ (+)= ōut, ȳ (+)= g ⊙ ōut, and Σ y ⊙ ōut over the rows of a block, of one sample. Where several
+// threads share a column, the block has 256 of them.
+KERNEL __launch_bounds__(512, 1) gated_residual_backward(
     Ref y,
     Ref gate,
     Ref gOut,
@@ -64,6 +65,7 @@ KERNEL __launch_bounds__(256) gated_residual_backward(
     i64 rowsPerSample,
     i64 modStride,
     int rowsPerBlock) {
+  constexpr int AHEAD = 2;  // rows of a column that are loaded before the first is used
   __shared__ float sums[256][4];
   i64 sample = blockIdx.y;
   i64 from = (i64)blockIdx.x * rowsPerBlock;
@@ -74,7 +76,7 @@ KERNEL __launch_bounds__(256) gated_residual_backward(
       && aligned<4>(gOut) && aligned<4>(gx) && aligned<4>(gy);
   int columnStep = wide ? 4 : 1;
   int columnThreads = (width + columnStep - 1) / columnStep;
-  int rowThreads = columnThreads >= 256 ? 1 : 256 / columnThreads;
+  int rowThreads = columnThreads >= blockDim.x ? 1 : blockDim.x / columnThreads;
   int rowThread = rowThreads > 1 ? threadIdx.x / columnThreads : 0;
 
   auto column = [&](auto n, int c) {
@@ -83,31 +85,44 @@ KERNEL __launch_bounds__(256) gated_residual_backward(
     if (rowThread < rowThreads) {
       float gv[N];
       load(gate, mStart + c, gv);
-      for (i64 r = from + rowThread; r < to; r += rowThreads) {
-        i64 i = (sample * rowsPerSample + r) * width + c;
-        float g[N];
-        float v[N];
-        load(gOut, i, g);
-        if (partial != nullptr) {
-          load(y, i, v);
+      for (i64 first = from + rowThread; first < to; first += AHEAD * rowThreads) {
+        float g[AHEAD][N];
+        float v[AHEAD][N];
 #pragma unroll
-          for (int j = 0; j < N; j++) {
-            sum[j] += v[j] * g[j];
+        for (int k = 0; k < AHEAD; k++) {
+          i64 r = first + k * rowThreads;
+          if (r < to) {
+            i64 i = (sample * rowsPerSample + r) * width + c;
+            load(gOut, i, g[k]);
+            if (partial != nullptr) {
+              load(y, i, v[k]);
+            }
           }
         }
-        if (gx) {
 #pragma unroll
-          for (int j = 0; j < N; j++) {
-            v[j] = g[j];
-          }
-          put(gx, addX, i, v);
-        }
-        if (gy) {
+        for (int k = 0; k < AHEAD; k++) {
+          i64 r = first + k * rowThreads;
+          if (r < to) {
+            i64 i = (sample * rowsPerSample + r) * width + c;
 #pragma unroll
-          for (int j = 0; j < N; j++) {
-            v[j] = gv[j] * g[j];
+            for (int j = 0; j < N && partial != nullptr; j++) {
+              sum[j] += v[k][j] * g[k][j];
+            }
+            if (gx) {
+#pragma unroll
+              for (int j = 0; j < N; j++) {
+                v[k][j] = g[k][j];
+              }
+              put(gx, addX, i, v[k]);
+            }
+            if (gy) {
+#pragma unroll
+              for (int j = 0; j < N; j++) {
+                v[k][j] = gv[j] * g[k][j];
+              }
+              put(gy, addY, i, v[k]);
+            }
           }
-          put(gy, addY, i, v);
         }
       }
     }
@@ -143,7 +158,7 @@ KERNEL __launch_bounds__(256) gated_residual_backward(
       column(Width<1>(), c);
     }
   } else {
-    for (int c = threadIdx.x * columnStep; c < width; c += 256 * columnStep) {
+    for (int c = threadIdx.x * columnStep; c < width; c += blockDim.x * columnStep) {
       if (wide) {
         column(Width<4>(), c);
       } else {

@@ -149,8 +149,9 @@ KERNEL __launch_bounds__(128) norm_forward(
 }
 
 // A block takes some rows of one sample, 32 at a time: first the sums of each row by warps, then
-// x̄ and the sums of each column by threads, which find the rows in the cache.
-KERNEL __launch_bounds__(256, 4) norm_backward(
+// x̄ and the sums of each column by threads, which find the rows in the cache. Where several threads
+// share a column, the block has 256 of them.
+KERNEL __launch_bounds__(512, 1) norm_backward(
     int kind,
     float unit,
     int width,
@@ -170,6 +171,7 @@ KERNEL __launch_bounds__(256, 4) norm_backward(
     float *partialShift,
     int rowsPerBlock) {
   constexpr int ROWS = 32;
+  constexpr int AHEAD = 2;  // rows of a column that are loaded before the first is used
   __shared__ Slope slopes[ROWS];
   __shared__ float scaleSums[256][4];
   __shared__ float shiftSums[256][4];
@@ -184,11 +186,11 @@ KERNEL __launch_bounds__(256, 4) norm_backward(
       && aligned<4>(gx);
   int columnStep = wide ? 4 : 1;
   int columnThreads = (width + columnStep - 1) / columnStep;
-  int rowThreads = columnThreads >= 256 ? 1 : 256 / columnThreads;
+  int rowThreads = columnThreads >= blockDim.x ? 1 : blockDim.x / columnThreads;
 
   for (i64 start = from; start < to; start += ROWS) {
     int count = (int)(to - start < ROWS ? to - start : ROWS);
-    for (int r = threadIdx.x / WARP; r < count; r += 256 / WARP) {
+    for (int r = threadIdx.x / WARP; r < count; r += blockDim.x / WARP) {
       i64 row = firstRow + start + r;
       Slope slope(kind, width, stats[2 * row], stats[2 * row + 1], 0, 0);
       if (kind != NONE && gx) {
@@ -227,21 +229,37 @@ KERNEL __launch_bounds__(256, 4) norm_backward(
       float shiftSum[N] = {};
       if (rowThread < rowThreads) {
         load_or_zero(scale, mStart + c, a);
-        for (int r = rowThread; r < count; r += rowThreads) {
-          i64 row = firstRow + start + r;
-          Slope slope = slopes[r];
-          float v[N];
-          float g[N];
-          load(x, row_start(row, inner, xStride, width) + c, v);
-          load(gy, row_start(row, inner, gyStride, width) + c, g);
+        for (int first = rowThread; first < count; first += AHEAD * rowThreads) {
+          float v[AHEAD][N];
+          float g[AHEAD][N];
+          float old[AHEAD][N];
 #pragma unroll
-          for (int j = 0; j < N; j++) {
-            scaleSum[j] += g[j] * slope.hat(v[j]);
-            shiftSum[j] += g[j];
-            g[j] = slope.of(v[j], g[j] * (unit + a[j]));
+          for (int k = 0; k < AHEAD; k++) {
+            int r = first + k * rowThreads;
+            if (r < count) {
+              i64 row = firstRow + start + r;
+              load(x, row_start(row, inner, xStride, width) + c, v[k]);
+              load(gy, row_start(row, inner, gyStride, width) + c, g[k]);
+              if (gx && addX) {
+                load(gx, row_start(row, inner, gxStride, width) + c, old[k]);
+              }
+            }
           }
-          if (gx) {
-            put(gx, addX, row_start(row, inner, gxStride, width) + c, g);
+#pragma unroll
+          for (int k = 0; k < AHEAD; k++) {
+            int r = first + k * rowThreads;
+            if (r < count) {
+              Slope slope = slopes[r];
+#pragma unroll
+              for (int j = 0; j < N; j++) {
+                scaleSum[j] += g[k][j] * slope.hat(v[k][j]);
+                shiftSum[j] += g[k][j];
+                g[k][j] = slope.of(v[k][j], g[k][j] * (unit + a[j])) + (addX ? old[k][j] : 0);
+              }
+              if (gx) {
+                store(gx, row_start(firstRow + start + r, inner, gxStride, width) + c, g[k]);
+              }
+            }
           }
         }
       }
@@ -284,7 +302,7 @@ KERNEL __launch_bounds__(256, 4) norm_backward(
       }
     } else {
       rowThread = 0;
-      for (int c = threadIdx.x * columnStep; c < width; c += 256 * columnStep) {
+      for (int c = threadIdx.x * columnStep; c < width; c += blockDim.x * columnStep) {
         if (wide) {
           column(Width<4>(), c);
         } else {
