@@ -36,7 +36,7 @@ public final class CpuEngine implements Engine {
   /**
    * The same, with a choice of how float32 is multiplied.
    *
-   * @param split whether as {@link Factor#SPLIT} where that pays
+   * @param split whether in several bfloat16 numbers where that pays
    */
   CpuEngine(Precision precision, int threads, boolean split) {
     if (threads < 1) {

@@ -15,7 +15,8 @@ import jdk.incubator.vector.VectorOperators;
  * own reorder takes twice as long.
  *
  * <p>The matrices that are read are float32 or bfloat16, as they are or transposed; of {@link
- * Factor#SPLIT} a matrix is written for each of the three parts.
+ * Factor#SPLIT} a matrix is written for each of the three parts, of {@link Factor#JOINED} one with
+ * all of them.
  */
 final class FactorPacking {
   /** Sides of a matrix are multiples of this. */
@@ -28,6 +29,7 @@ final class FactorPacking {
   private static final int SQUARES_SLOT = 1;
 
   private static final FactorPacking PARTS = new FactorPacking(Factor.SPLIT, false);
+  private static final FactorPacking JOINED = new FactorPacking(Factor.JOINED, false);
   private static final FactorPacking FLOATS = new FactorPacking(Factor.HALF, false);
   private static final FactorPacking HALVES = new FactorPacking(Factor.HALF, true);
 
@@ -36,21 +38,37 @@ final class FactorPacking {
   private final OutlinedLoop pairs = new OutlinedLoop(this::pairs);
   private final OutlinedLoop transposedPairs = new OutlinedLoop(this::transposedPairs);
   private final OutlinedLoop transposedRows = new OutlinedLoop(this::transposedRows);
-  private final OutlinedLoop rows = new OutlinedLoop(this::rows);
+  private final OutlinedLoop rows;
 
   private FactorPacking(Factor factor, boolean half) {
     this.factor = factor;
     this.half = half;
+    rows =
+        new OutlinedLoop(
+            switch (factor) {
+              case JOINED -> FactorPacking::joinRows;
+              case SPLIT -> FactorPacking::splitRows;
+              case HALF, FLOAT -> FactorPacking::narrowRows;
+            });
   }
 
   /**
    * A kind of copy.
    *
-   * @param factor what is written, {@link Factor#HALF} or {@link Factor#SPLIT}
-   * @param half whether bfloat16 numbers are read; not with {@link Factor#SPLIT}
+   * @param factor what is written, not {@link Factor#FLOAT}
+   * @param half whether bfloat16 numbers are read; not where they are split
    */
   static FactorPacking of(Factor factor, boolean half) {
-    return factor == Factor.SPLIT ? PARTS : half ? HALVES : FLOATS;
+    return switch (factor) {
+      case SPLIT -> PARTS;
+      case JOINED -> JOINED;
+      case HALF, FLOAT -> half ? HALVES : FLOATS;
+    };
+  }
+
+  /** Bytes between the parts of a right-hand {@link Factor#JOINED}. */
+  static long joinedPart(long rows) {
+    return rows * BLOCK_ROW_BYTES;
   }
 
   /** Whether sides of a matrix are whole multiples of what is copied at once. */
@@ -126,9 +144,23 @@ final class FactorPacking {
             stride * bytes(),
             (long) LANES * bytes(),
             BLOCK / LANES,
-            to + (column / BLOCK * rows + row) * BLOCK_ROW_BYTES,
+            to + (column / BLOCK * factor.side * rows + row) * BLOCK_ROW_BYTES,
             part);
       }
+    }
+    repeatParts(rows, columns, to);
+  }
+
+  /** Of {@link Factor#JOINED}, below the three parts in each block: the first two, the first. */
+  private void repeatParts(long rows, long columns, long to) {
+    if (factor != Factor.JOINED) {
+      return;
+    }
+    long part = joinedPart(rows);
+    for (long block = 0; block < columns / BLOCK; block++) {
+      long parts = to + block * factor.side * part;
+      MemorySegment.copy(Simd.ALL, parts, Simd.ALL, parts + 3 * part, 2 * part);
+      MemorySegment.copy(Simd.ALL, parts, Simd.ALL, parts + 5 * part, part);
     }
   }
 
@@ -158,20 +190,14 @@ final class FactorPacking {
       long squares,
       long none) {
     for (long column = 0; column < columns; column += LANES) {
-      long block = to + column / BLOCK * rows * BLOCK_ROW_BYTES + column % BLOCK * Float.BYTES;
+      long block =
+          to + column / BLOCK * factor.side * rows * BLOCK_ROW_BYTES + column % BLOCK * Float.BYTES;
       for (long row = 0; row < rows; row += 2L * LANES) {
-        rows(
-            from + (column * stride + row) * Float.BYTES,
-            stride * Float.BYTES,
-            squares,
-            Simd.BYTES,
-            Transposition.BYTES,
-            LANES,
-            2L * LANES,
-            0);
+        square(from + (column * stride + row) * Float.BYTES, stride * Float.BYTES, squares);
         transpose(squares, block + row * BLOCK_ROW_BYTES, 2 * BLOCK_ROW_BYTES, part);
       }
     }
+    repeatParts(rows, columns, to);
   }
 
   /**
@@ -227,13 +253,27 @@ final class FactorPacking {
 
   /** Memory for the squares of all parts, and for one more. */
   private long squares(Scratch scratch) {
-    return scratch.bytes(SQUARES_SLOT, (factor.parts + 1L) * Transposition.BYTES);
+    return scratch.bytes(SQUARES_SLOT, (parts() + 1L) * Transposition.BYTES);
+  }
+
+  private int parts() {
+    return factor.isSplit() ? Factor.SPLIT.parts : 1;
+  }
+
+  /** Rows of a float32 matrix into the squares, each part once. */
+  private void square(long from, long rowBytes, long to) {
+    if (factor.isSplit()) {
+      splitRows(from, rowBytes, to, Simd.BYTES, Transposition.BYTES, LANES, 2L * LANES, 0);
+    } else {
+      narrowRows(from, rowBytes, to, Simd.BYTES, Transposition.BYTES, LANES, 2L * LANES, 0);
+    }
   }
 
   /** The squares of all parts. */
   private void transpose(long squares, long to, long rowBytes, long part) {
-    long spare = squares + factor.parts * Transposition.BYTES;
-    for (int i = 0; i < factor.parts; i++) {
+    int parts = parts();
+    long spare = squares + parts * Transposition.BYTES;
+    for (int i = 0; i < parts; i++) {
       Transposition.run(squares + i * Transposition.BYTES, spare, to + i * part, rowBytes);
     }
   }
@@ -254,7 +294,10 @@ final class FactorPacking {
     this.rows.run(from, fromRowBytes, to, toRowBytes, part, rows, columns, 0);
   }
 
-  private void rows(
+  // A method for each kind of rows: with several in one, the compiler inlines no more of them than
+  // it has room for.
+
+  private static void narrowRows(
       long from,
       long fromRowBytes,
       long to,
@@ -263,13 +306,36 @@ final class FactorPacking {
       long rows,
       long columns,
       long none) {
-    int length = Math.toIntExact(columns);
     for (long row = 0; row < rows; row++) {
-      if (factor == Factor.SPLIT) {
-        split(from + row * fromRowBytes, to + row * toRowBytes, part, length);
-      } else {
-        Simd.narrow(from + row * fromRowBytes, to + row * toRowBytes, length);
-      }
+      Simd.narrow(from + row * fromRowBytes, to + row * toRowBytes, (int) columns);
+    }
+  }
+
+  private static void splitRows(
+      long from,
+      long fromRowBytes,
+      long to,
+      long toRowBytes,
+      long part,
+      long rows,
+      long columns,
+      long none) {
+    for (long row = 0; row < rows; row++) {
+      split(from + row * fromRowBytes, to + row * toRowBytes, part, (int) columns);
+    }
+  }
+
+  private static void joinRows(
+      long from,
+      long fromRowBytes,
+      long to,
+      long toRowBytes,
+      long part,
+      long rows,
+      long columns,
+      long none) {
+    for (long row = 0; row < rows; row++) {
+      join(from + row * fromRowBytes, to + row * toRowBytes, part, (int) columns);
     }
   }
 
@@ -290,6 +356,26 @@ final class FactorPacking {
     }
   }
 
+  private static void join(long from, long to, long part, int length) {
+    for (int i = 0; i < length; i += 2 * LANES) {
+      long target = to + (long) i * Short.BYTES;
+      FloatVector x = load(from, i);
+      FloatVector y = load(from, i + LANES);
+      FloatVector a = Simd.leading(x);
+      FloatVector b = Simd.leading(y);
+      Simd.storeLeading(a, b, target + 2 * part);
+      Simd.storeLeading(a, b, target + 4 * part);
+      Simd.storeLeading(a, b, target + 5 * part);
+      x = x.sub(a);
+      y = y.sub(b);
+      a = Simd.leading(x);
+      b = Simd.leading(y);
+      Simd.storeLeading(a, b, target + part);
+      Simd.storeLeading(a, b, target + 3 * part);
+      Simd.storeLeading(x.sub(a), y.sub(b), target);
+    }
+  }
+
   /**
    * Vectors of one row with those of the next: pairs, the number of the first row in front.
    *
@@ -301,7 +387,7 @@ final class FactorPacking {
    * @param part bytes between the results of two parts
    */
   private void pair(long first, long rowBytes, long step, int vectors, long to, long part) {
-    if (factor == Factor.SPLIT) {
+    if (factor.isSplit()) {
       pairSplit(first, rowBytes, step, vectors, to, part);
     } else if (half) {
       pairHalves(first, rowBytes, step, vectors, to);

@@ -58,7 +58,7 @@ final class PackedWeight implements AutoCloseable {
      * @param scratch of the calling thread
      * @param from address of the matrix
      * @param to address of the copy
-     * @param part bytes between two parts of {@link Factor#SPLIT}
+     * @param part bytes between two parts of a split number
      */
     void pack(Scratch scratch, long from, long to, long part);
   }
@@ -66,8 +66,7 @@ final class PackedWeight implements AutoCloseable {
   PackedWeight(Memory memory, Products products, Key key, long typicalRows) {
     this.memory = memory;
     Factor factor = products.factor(key.rows(), key.columns());
-    boolean whole = factor != Factor.SPLIT;
-    Pieces chunks = whole ? new Pieces(key.rows(), key.rows()) : cut(key.rows());
+    Pieces chunks = chunks(factor, key.rows());
     Pieces columns = cut(key.columns());
     Layout plain =
         key.use() == Use.FORWARD
@@ -79,11 +78,11 @@ final class PackedWeight implements AutoCloseable {
         long k = chunks.size(chunks.isLast(chunk));
         long n = columns.size(columns.isLast(panel));
         Layout layout =
-            factor == Factor.SPLIT
-                ? products.splitLayout(k, n)
+            factor.isSplit()
+                ? products.splitLayout(factor.side * k, n)
                 : products.packedLayout(typicalRows, k, n, Layout.rows(factor.half, k));
-        long part = layout.bytes();
-        Memory.Block block = memory.take(factor.parts * part);
+        Memory.Block block = memory.take(factor.parts * layout.bytes());
+        long part = factor == Factor.JOINED ? FactorPacking.joinedPart(k) : layout.bytes();
         long source = key.address(chunks.start(chunk), columns.start(panel));
         packings.add(
             new Packing(products.packer(factor, k, n, plain, layout), source, block, part));
@@ -95,6 +94,11 @@ final class PackedWeight implements AutoCloseable {
 
   static Pieces cut(long length) {
     return Pieces.of(length, SIDE, MULTIPLE);
+  }
+
+  /** The rows of a matrix, cut if there are several parts to read. */
+  static Pieces chunks(Factor factor, long rows) {
+    return factor.parts > 1 ? cut(rows) : new Pieces(rows, rows);
   }
 
   Panels panels() {

@@ -19,7 +19,7 @@ record Panels(Factor factor, Pieces chunks, Pieces columns, List<Chunk> all) {
    *
    * @param address of the numbers
    * @param layout how they lie there
-   * @param part bytes between two parts of {@link Factor#SPLIT}
+   * @param part bytes between two parts of a split number
    */
   record Chunk(long address, Layout layout, long part) {}
 

@@ -29,9 +29,15 @@ final class Products {
   /** With shorter sides, sums are read and written too often for {@link Factor#SPLIT}. */
   private static final long LEAST_SPLIT = 256;
 
-  private final Map<Sides, Boolean> splits = new HashMap<>();
+  /** With shorter sides, splitting costs more than it saves. */
+  private static final long LEAST_JOINED = 128;
 
-  private record Sides(long k, long n) {}
+  /** Up to so many rows {@link Factor#JOINED} is the faster way; with more it leaves the cache. */
+  private static final long MOST_JOINED = 192;
+
+  private final Map<Split, Boolean> splits = new HashMap<>();
+
+  private record Split(Factor factor, long k, long n) {}
 
   private record PackedFor(long m, long k, long n, Layout a) {}
 
@@ -101,10 +107,10 @@ final class Products {
 
   /**
    * What packs a float32 matrix {@code [rows, columns]} as a right-hand factor: our own loops for
-   * the layout that they know.
+   * the layout that they know, as that of split numbers is.
    */
   PackedWeight.Packer packer(Factor factor, long rows, long columns, Layout from, Layout to) {
-    if (!isPairs(rows, columns, to)) {
+    if (!factor.isSplit() && !isPairs(rows, columns, to)) {
       Reorder reorder = reorder(rows, columns, from, to);
       return (scratch, source, target, part) -> reorder.run(scratch, source, target);
     }
@@ -142,23 +148,22 @@ final class Products {
     if (half) {
       return Factor.HALF;
     }
-    boolean pays = split && Math.min(k, n) >= LEAST_SPLIT && FactorPacking.fits(k, n);
-    return pays && splits.computeIfAbsent(new Sides(k, n), this::isSplit)
-        ? Factor.SPLIT
+    Factor factor = k <= MOST_JOINED ? Factor.JOINED : Factor.SPLIT;
+    long least = factor == Factor.JOINED ? LEAST_JOINED : LEAST_SPLIT;
+    if (!split || Math.min(k, n) < least || !FactorPacking.fits(k, n)) {
+      return Factor.FLOAT;
+    }
+    return splits.computeIfAbsent(new Split(factor, k, n), this::isPossible)
+        ? factor
         : Factor.FLOAT;
   }
 
-  /** The layout of split factors {@code [k, n]}, whatever they are multiplied with. */
-  Layout splitLayout(long k, long n) {
-    return packedLayout(n, k, n, Layout.rows(true, k));
-  }
-
-  private boolean isSplit(Sides sides) {
-    Pieces chunks = PackedWeight.cut(sides.k);
-    Pieces columns = PackedWeight.cut(sides.n);
+  private boolean isPossible(Split way) {
+    Pieces chunks = PackedWeight.chunks(way.factor, way.k);
+    Pieces columns = PackedWeight.cut(way.n);
     for (boolean lastChunk : new boolean[] {false, true}) {
       for (boolean lastPanel : new boolean[] {false, true}) {
-        long k = chunks.size(lastChunk);
+        long k = way.factor.side * chunks.size(lastChunk);
         long n = columns.size(lastPanel);
         if (!isPairs(k, n, splitLayout(k, n))) {
           return false;
@@ -166,6 +171,11 @@ final class Products {
       }
     }
     return true;
+  }
+
+  /** The layout of factors {@code [k, n]} of split numbers, whatever they are multiplied with. */
+  Layout splitLayout(long k, long n) {
+    return packedLayout(n, k, n, Layout.rows(true, k));
   }
 
   /**

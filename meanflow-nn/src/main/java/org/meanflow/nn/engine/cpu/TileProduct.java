@@ -97,7 +97,7 @@ final class TileProduct {
   }
 
   private Spec spec(boolean lastTile, boolean lastPanel, boolean lastChunk, boolean first) {
-    long k = b.chunks().size(lastChunk);
+    long k = b.factor().side * b.chunks().size(lastChunk);
     int panel = lastPanel ? b.count() - 1 : 0;
     int chunk = lastChunk ? b.chunks().count() - 1 : 0;
     return new Spec(
@@ -133,7 +133,7 @@ final class TileProduct {
   }
 
   private long rowStride() {
-    return direct ? b.chunks().length() : b.chunks().size() + GAP;
+    return direct ? b.chunks().length() : b.factor().side * b.chunks().size() + GAP;
   }
 
   /**
@@ -172,9 +172,14 @@ final class TileProduct {
         k * Float.BYTES,
         address(a, last, chunk, 0),
         rowBytes(),
-        partBytes(last),
+        packedPart(last, b.chunks().size(b.chunks().isLast(chunk))),
         tiles.size(last),
         b.chunks().size(b.chunks().isLast(chunk)));
+  }
+
+  /** Bytes between the parts of a number: in the next matrix, or further on in the row. */
+  private long packedPart(boolean last, long columns) {
+    return b.factor() == Factor.JOINED ? columns * b.factor().bytes() : partBytes(last);
   }
 
   /** Where a tile of x becomes a factor, once all its chunks are copied. */
@@ -215,7 +220,7 @@ final class TileProduct {
    */
   void fill(long a, boolean last, int chunk, Scratch scratch, Rows rows) {
     long to = address(a, last, chunk, 0);
-    if (b.factor() != Factor.SPLIT) {
+    if (!b.factor().isSplit()) {
       rows.write(to, rowBytes());
       return;
     }
@@ -223,7 +228,7 @@ final class TileProduct {
     long bytes = length * Float.BYTES;
     long staged = scratch.bytes(ROWS_SLOT, tiles.size(last) * bytes);
     rows.write(staged, bytes);
-    packing.rows(staged, bytes, to, rowBytes(), partBytes(last), tiles.size(last), length);
+    packing.rows(staged, bytes, to, rowBytes(), packedPart(last, length), tiles.size(last), length);
   }
 
   /** Multiplies with all panels. */

@@ -76,6 +76,73 @@ class SplitFactorTest {
     return column / 32 * 32 * rows + row / 2 * 64 + column % 32 * 2 + row % 2;
   }
 
+  /** Six parts in each row on the left, and above each other in each block on the right. */
+  @Test
+  void joinedPackingsPlaceEveryPart() {
+    int[] left = {2, 1, 0, 1, 0, 0};
+    int[] right = {0, 1, 2, 0, 1, 0};
+    float[] numbers = numbers(5, ROWS * COLUMNS);
+    try (Memory memory = new Memory()) {
+      long from = memory.take(numbers.length * Float.BYTES).address;
+      for (int i = 0; i < numbers.length; i++) {
+        Simd.set(from, i, numbers[i]);
+      }
+      Scratch scratch = new Scratch(0, memory);
+      FactorPacking packing = FactorPacking.of(Factor.JOINED, false);
+      int stride = 6 * COLUMNS + 32;
+      long to = memory.take(2L * ROWS * (6 * COLUMNS + 32)).address;
+
+      packing.rows(from, 4 * COLUMNS, to, 2 * stride, 2 * COLUMNS, ROWS, COLUMNS);
+      check(numbers, left, to, (part, row, column) -> row * stride + part * COLUMNS + column);
+
+      packing.pairs(from, COLUMNS, ROWS, COLUMNS, to, FactorPacking.joinedPart(ROWS));
+      check(
+          numbers,
+          right,
+          to,
+          (part, row, column) -> pairPlace(part * ROWS + row, column, 6 * ROWS));
+
+      packing.transposedPairs(
+          from, COLUMNS, COLUMNS, ROWS, to, FactorPacking.joinedPart(COLUMNS), scratch);
+      check(
+          numbers,
+          right,
+          to,
+          (part, row, column) -> pairPlace(part * COLUMNS + column, row, 6 * COLUMNS));
+    }
+  }
+
+  private interface PartPlace {
+    int of(int part, int row, int column);
+  }
+
+  /** The parts of number x: what is left of it, rounded to bfloat16, ties away from zero. */
+  private static float[] parts(float x) {
+    float[] parts = new float[3];
+    float rest = x;
+    for (int i = 0; i < parts.length; i++) {
+      parts[i] = Float.intBitsToFloat(Float.floatToRawIntBits(rest) + 0x8000 & 0xffff0000);
+      rest -= parts[i];
+    }
+    assertThat(rest).isZero();
+    return parts;
+  }
+
+  private static void check(float[] numbers, int[] order, long to, PartPlace place) {
+    for (int i = 0; i < numbers.length; i++) {
+      float[] parts = parts(numbers[i]);
+      for (int p = 0; p < order.length; p++) {
+        int bits =
+            Simd.ALL.get(
+                ValueLayout.JAVA_SHORT,
+                to + (long) place.of(p, i / COLUMNS, i % COLUMNS) * Short.BYTES);
+        assertThat(Float.intBitsToFloat(bits << 16))
+            .as("part %d of number %d", p, i)
+            .isEqualTo(parts[order[p]]);
+      }
+    }
+  }
+
   private interface Place {
     int of(int row, int column);
   }
@@ -156,6 +223,20 @@ class SplitFactorTest {
     assertThat(split.y).isLessThan(floats.y);
     assertThat(split.gx).isLessThan(floats.gx);
     assertThat(split.gw).isLessThan(floats.gw);
+  }
+
+  /** Of narrow weights, whose gradients are plain products. */
+  @ParameterizedTest
+  @CsvSource({"160, 128, 160", "352, 192, 160"})
+  void joinedProductsAreMoreExactThanThoseOfFloats(int rows, int in, int out) {
+    assumeTrue(OneDnn.hasAmx(), "float32 is split on processors with AMX only");
+    Errors floats = errors(false, rows, in, out);
+    Errors joined = errors(true, rows, in, out);
+    assertThat(joined.y).isLessThan(floats.y);
+    assertThat(joined.gx).isLessThan(floats.gx);
+    System.out.printf(
+        "error of joined products %.1e %.1e, of floats %.1e %.1e%n",
+        joined.y, joined.gx, floats.y, floats.gx);
   }
 
   @Test
