@@ -148,10 +148,6 @@ public final class TrainingRun {
       }
       problems.forEach(problem -> log.warn("{}: {}", file, problem));
     }
-    if (recipe.guard().onNonFinite() == Guard.Policy.ROLLBACK) {
-      Checkpoint.write(
-          directory.checkpoint(0), team.first(), recipe.toYaml()); // something to go back to
-    }
   }
 
   private void noteEnvironment() throws IOException {
@@ -213,6 +209,12 @@ public final class TrainingRun {
     System.gc(); // What reading the data took goes back to the system now, not at some later step.
     try (RunLog runLog = RunLog.resume(directory, trainer.stepsTaken());
         ProgressBar bar = Progress.bar("train", trainer.stepsTaken(), steps)) {
+      if (start == 0 && !Files.exists(directory.checkpoint(0))) {
+        // What does not fit on the disk or into memory is known now, and not after an hour; and
+        // there is something to go back to.
+        attempt("checkpoint", () -> save(trainer, runLog));
+        attempt("samples", () -> preview(trainer, runLog));
+      }
       while (trainer.stepsTaken() < steps && !stop.requested()) {
         long startTime = System.nanoTime();
         StepReport report = team.all(Trainer::step);

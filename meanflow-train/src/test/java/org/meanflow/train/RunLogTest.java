@@ -128,11 +128,11 @@ class RunLogTest {
     run = RunDirectory.create(folder.resolve("trained"), recipe);
     try (Engine engine = Engines.create("nd4j", Precision.FP32)) {
       new TrainingRun(recipe, run, new TinyRun.Greys(false), engine).run(null);
-      assertAgreement(8, 4, 8);
+      assertAgreement(8, 0, 4, 8);
       RunDirectory.delete(run.checkpoint(8));
       Recipe longer = recipe.with(List.of("run.steps=14"));
       new TrainingRun(longer, run, new TinyRun.Greys(false), engine).run(run.checkpoint(4));
-      assertAgreement(14, 4, 8, 12, 14);
+      assertAgreement(14, 0, 4, 8, 12, 14);
       assertThat(run.report()).content().contains("14<small> of 14</small>", "<dt>engine</dt>");
     }
   }

@@ -117,6 +117,7 @@ class TrainerTest {
       TrainingRun.Outcome outcome =
           new TrainingRun(recipe, directory, new TinyRun.Greys(false), engine).run(null);
       assertThat(outcome).isEqualTo(TrainingRun.Outcome.FINISHED);
+      assertThat(directory.sample(0)).isRegularFile();
       assertThat(directory.sample(4)).isRegularFile();
       assertThat(directory.sample(8)).isRegularFile();
       assertThat(MetricsLog.read(directory.metrics())).hasSize(8);
