@@ -457,6 +457,7 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
 
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 
+inline int min(int x, int y) { return x < y ? x : y; }
 inline int __ffs(unsigned x) { return __builtin_ffs((int)x); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 
@@ -556,6 +557,17 @@ inline void loadMatrices(unsigned (&r)[4], const void *row, bool transposed) {
                       : element(i, g, 2 * t) | element(i, g, 2 * t + 1) << 16;
   }
 }
+
+// cp.async.shared.global: the first `read` bytes of so many, and zeros.
+inline void copyAsync(void *target, const void *source, int bytes, int read) {
+  if (((uintptr_t)target | (uintptr_t)source) % bytes != 0) {
+    failure = "cp.async that is not aligned to its size";
+  }
+  memset(target, 0, bytes);
+  memcpy(target, source, read);
+}
+
+inline void waitForCopies() {}
 
 // cvt.rna.tf32.f32: to the nearest, ties away from zero.
 inline unsigned toTf32(float x) { return (__float_as_uint(x) + 0x1000u) & 0xffffe000u; }

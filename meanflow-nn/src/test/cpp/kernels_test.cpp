@@ -1325,8 +1325,10 @@ void attention() {
       {1, 32, {{49, 2, 32}, {64, 1, 27}}},
       {1, 80, {{33, 1, 72}}},
       {2, 16, {{65, 2, 16}, {9, 2, 3}}},
+      {2, 32, {{100, 1, 24}}},
+      {2, 48, {{64, 2, 40}}},
       {2, 64, {{64, 2, 64}, {130, 1, 64}, {20, 2, 50}}},
-      {2, 80, {{70, 1, 72}}},
+      {2, 80, {{130, 1, 72}, {30, 2, 80}}},
       {2, 128, {{40, 1, 128}}},
   };
   int number = 0;
@@ -1339,7 +1341,7 @@ void attention() {
     void *address;
     size_t bytes;
     cuda("cuModuleGetGlobal_v2", &address, &bytes, module, "attention_launch");
-    int numbers[8];
+    int numbers[10];
     cuda("cuMemcpyDtoH_v2", (void *)numbers, address, bytes);
     // TF32 keeps 11 bits of each factor, bfloat16 8; errors of the terms of a sum mostly cancel.
     double arithmetic = build.arithmetic == 0 ? 1e-5 : build.arithmetic == 1 ? 2e-3 : 1.2e-2;
@@ -1381,11 +1383,13 @@ void attention() {
         Tensor lse(F32, batch * s.heads * s.tokens);
         Tensor delta(F32, batch * s.heads * s.tokens);
         i64 stride = 3 * w;
+        int moreKeys = s.tokens > numbers[2] ? numbers[8] : 0;
+        int moreQueries = s.tokens > numbers[3] ? numbers[9] : 0;
         launch(
             function(module, "attention_forward"),
             Size{ceilDiv(s.tokens, numbers[1]), s.heads, batch},
             numbers[0],
-            (unsigned)numbers[3],
+            (unsigned)(numbers[4] + moreKeys),
             qkv.ref(),
             qkv.ref(w),
             qkv.ref(2 * w),
@@ -1402,7 +1406,7 @@ void attention() {
             function(module, "attention_tangent"),
             Size{ceilDiv(s.tokens, numbers[1]), s.heads, m},
             numbers[0],
-            (unsigned)numbers[4],
+            (unsigned)numbers[5],
             qkv.ref(),
             qkv.ref(w),
             qkv.ref(2 * w),
@@ -1422,33 +1426,21 @@ void attention() {
             s.heads,
             s.d,
             scale);
-        i64 rows = batch * s.tokens * s.heads;
-        launch(
-            function(module, "attention_delta"),
-            rowsOf(rows),
-            128,
-            0,
-            out.ref(),
-            gOut.ref(),
-            (float *)delta.ref().data,
-            s.tokens,
-            s.heads,
-            s.d,
-            rows);
         launch(
             function(module, "attention_backward_q"),
             Size{ceilDiv(s.tokens, numbers[1]), s.heads, batch},
             numbers[0],
-            (unsigned)numbers[5],
+            (unsigned)(numbers[6] + moreKeys),
             qkv.ref(),
             qkv.ref(w),
             qkv.ref(2 * w),
             stride,
             stride,
             stride,
+            out.ref(),
             gOut.ref(),
             (const float *)lse.ref().data,
-            (const float *)delta.ref().data,
+            (float *)delta.ref().data,
             gQkv.ref(),
             stride,
             add,
@@ -1458,9 +1450,9 @@ void attention() {
             scale);
         launch(
             function(module, "attention_backward_kv"),
-            Size{ceilDiv(s.tokens, numbers[2]), s.heads, batch},
+            Size{ceilDiv(s.tokens, numbers[1]), s.heads, batch},
             numbers[0],
-            (unsigned)numbers[6],
+            (unsigned)(numbers[7] + moreQueries),
             qkv.ref(),
             qkv.ref(w),
             qkv.ref(2 * w),
@@ -1481,9 +1473,11 @@ void attention() {
             s.d,
             scale);
 
+        Doubles kept = out.values();
         Doubles eOut(n);
         Doubles eLse(batch * s.heads * s.tokens);
         Doubles eTangent(n / batch * m);
+        Doubles eDelta(batch * s.heads * s.tokens);
         Doubles eGradient(3 * n);
         for (i64 b = 0; b < batch; b++) {
           for (int h = 0; h < s.heads; h++) {
@@ -1506,10 +1500,12 @@ void attention() {
             Doubles g[3];
             head.backward(part(gOut, 0, w), g[0], g[1], g[2]);
             for (int i = 0; i < s.tokens; i++) {
-              eLse[(b * s.heads + h) * s.tokens + i] = head.logSum(i);
+              i64 number = (b * s.heads + h) * s.tokens + i;
+              eLse[number] = head.logSum(i);
               for (int c = 0; c < s.d; c++) {
                 i64 at = (b * s.tokens + i) * w + h * s.d + c;
                 eOut[at] = head.o[i * s.d + c];
+                eDelta[number] += kept[at] * gOut.start[at];
                 if (b < m) eTangent[at] = tangent[i * s.d + c];
                 for (int which = 0; which < 3; which++) {
                   i64 to = (b * s.tokens + i) * stride + which * w + h * s.d + c;
@@ -1521,6 +1517,7 @@ void attention() {
         }
         out.expect("out", eOut, rounding);
         lse.expect("lse", eLse, 1e-5);
+        delta.expect("delta", eDelta, 1e-5);
         dOut.expect("tangent", eTangent, rounding);
         gQkv.expect("gradient", eGradient, rounding);
       }

@@ -32,16 +32,28 @@ final class CudaAttention implements AttentionKernels {
   private record HeadKernels(
       Kernel forward,
       Kernel tangent,
-      Kernel delta,
       Kernel backwardQ,
       Kernel backwardKv,
       int threads,
-      int queryRows,
-      int keyRows,
+      int rows,
+      int tileOfKeys,
+      int tileOfQueries,
       int forwardShared,
       int tangentShared,
       int backwardQShared,
-      int backwardKvShared) {}
+      int backwardKvShared,
+      int moreKeysShared,
+      int moreQueriesShared) {
+
+    /** Shared memory where the tiles of a loop over keys have two buffers, if there are several. */
+    int overKeys(int shared, long tokens) {
+      return shared + (tokens > tileOfKeys ? moreKeysShared : 0);
+    }
+
+    int overQueries(int shared, long tokens) {
+      return shared + (tokens > tileOfQueries ? moreQueriesShared : 0);
+    }
+  }
 
   /** Where q, k or v lie: the first element, and the elements between two tokens. */
   private record Part(CudaTensor tensor, long stride) {}
@@ -87,20 +99,22 @@ final class CudaAttention implements AttentionKernels {
         };
     long module =
         set.module("attention", List.of("-DHEAD_DIM=" + headDim, "-DATTENTION=" + arithmetic));
-    int[] launch = set.global(module, "attention_launch", 8);
+    int[] launch = set.global(module, "attention_launch", 10);
     return new HeadKernels(
-        set.function(module, "attention_forward", launch[3]),
-        set.function(module, "attention_tangent", launch[4]),
-        set.function(module, "attention_delta", 0),
-        set.function(module, "attention_backward_q", launch[5]),
-        set.function(module, "attention_backward_kv", launch[6]),
+        set.function(module, "attention_forward", launch[4] + launch[8]),
+        set.function(module, "attention_tangent", launch[5]),
+        set.function(module, "attention_backward_q", launch[6] + launch[8]),
+        set.function(module, "attention_backward_kv", launch[7] + launch[9]),
         launch[0],
         launch[1],
         launch[2],
         launch[3],
         launch[4],
         launch[5],
-        launch[6]);
+        launch[6],
+        launch[7],
+        launch[8],
+        launch[9]);
   }
 
   private static CudaTensor from(CudaTensor tensor, long element) {
@@ -162,7 +176,11 @@ final class CudaAttention implements AttentionKernels {
     CudaStream launch = in(engine.stream().kernel(k.forward), parts);
     sizes(launch.out((CudaTensor) out).pointer(lse), heads, qkv, d)
         .launch(
-            CudaStream.ceilDiv(tokens, k.queryRows), heads, qkv.dim(0), k.threads, k.forwardShared);
+            CudaStream.ceilDiv(tokens, k.rows),
+            heads,
+            qkv.dim(0),
+            k.threads,
+            k.overKeys(k.forwardShared, tokens));
     if (lse != null) {
       return new Kept(qk, qRows, kRows, lse, (CudaTensor) out);
     }
@@ -220,11 +238,7 @@ final class CudaAttention implements AttentionKernels {
       CudaStream launch = in(in(engine.stream().kernel(k.tangent), values), tangents);
       sizes(launch.in(kept.out).pointer(kept.lse).out((CudaTensor) dOut), heads, qkv, d)
           .launch(
-              CudaStream.ceilDiv(tokens, k.queryRows),
-              heads,
-              dQkv.dim(0),
-              k.threads,
-              k.tangentShared);
+              CudaStream.ceilDiv(tokens, k.rows), heads, dQkv.dim(0), k.threads, k.tangentShared);
     }
   }
 
@@ -279,19 +293,10 @@ final class CudaAttention implements AttentionKernels {
       Parts gRaw = sideBySide(result, width);
       Parts g = gQk == null ? gRaw : normalised(gQk, gRaw, width);
       boolean addQk = gQk == null && add;
-      engine.stream()
-          .kernel(k.delta)
-          .in(kept.out)
-          .in((CudaTensor) gOut)
-          .pointer(delta)
-          .i32((int) tokens)
-          .i32(heads)
-          .i32((int) d)
-          .i64(batch * tokens * heads)
-          .launchRows(batch * tokens * heads);
       CudaStream launch = in(engine.stream().kernel(k.backwardQ), values);
       sizes(
               launch
+                  .in(kept.out)
                   .in((CudaTensor) gOut)
                   .pointer(kept.lse)
                   .pointer(delta)
@@ -302,7 +307,11 @@ final class CudaAttention implements AttentionKernels {
               qkv,
               d)
           .launch(
-              CudaStream.ceilDiv(tokens, k.queryRows), heads, batch, k.threads, k.backwardQShared);
+              CudaStream.ceilDiv(tokens, k.rows),
+              heads,
+              batch,
+              k.threads,
+              k.overKeys(k.backwardQShared, tokens));
       launch = in(engine.stream().kernel(k.backwardKv), values);
       sizes(
               launch
@@ -319,7 +328,11 @@ final class CudaAttention implements AttentionKernels {
               qkv,
               d)
           .launch(
-              CudaStream.ceilDiv(tokens, k.keyRows), heads, batch, k.threads, k.backwardKvShared);
+              CudaStream.ceilDiv(tokens, k.rows),
+              heads,
+              batch,
+              k.threads,
+              k.overQueries(k.backwardKvShared, tokens));
       if (gQk != null) {
         boolean wanted = gQkv != null;
         normaliseBackward(

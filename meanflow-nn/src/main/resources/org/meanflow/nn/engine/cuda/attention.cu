@@ -23,6 +23,8 @@ constexpr int COLUMNS = (COMPACT ? 64 : 32) / (D > 64 ? 2 : 1);  // of a tile
 constexpr int QUERIES = COMPACT ? 32 : COLUMNS;  // of a tile where rows are keys: twice the sums
 constexpr int PITCH = D + (COMPACT ? 8 : 4);  // in elements: 16 bytes more, against bank conflicts
 constexpr int STEP = COMPACT ? 16 : 8;  // extent of a product that one instruction sums over
+// Of a loop's tiles: where copies are asynchronous, the next one arrives while one is computed.
+constexpr int BUFFERS = COMPACT ? 2 : 1;
 constexpr float LOG2_E = 1.4426950408889634f;
 
 template <bool COMPACT>
@@ -37,20 +39,25 @@ struct ElementOf<false> {
 
 typedef ElementOf<COMPACT>::type Element;
 
-constexpr int tileBytes(int rows) { return rows * PITCH * (int)sizeof(Element); }
+constexpr int ROW_BYTES = PITCH * (int)sizeof(Element);
+constexpr int KEY_BYTES = 2 * COLUMNS * ROW_BYTES;  // k and v
+constexpr int QUERY_BYTES = 2 * QUERIES * (ROW_BYTES + 4);  // q and ō, and two numbers of each row
 
-// What a launch needs to know: threads of a block; its rows of queries, or of keys; bytes of
-// shared memory for forward, tangent, backward_q and backward_kv.
+// What a launch needs to know: threads of a block; its rows; rows of a loop's tile of keys, and of
+// queries; bytes of shared memory for forward, tangent, backward_q and backward_kv if there is one
+// tile; bytes more for further tiles of keys, and of queries.
 extern "C" {
-__device__ int attention_launch[8] = {
+__device__ int attention_launch[10] = {
     THREADS,
     ROWS,
-    ROWS,
-    tileBytes(ROWS + 2 * COLUMNS),
-    tileBytes(2 * ROWS + 4 * COLUMNS),
-    tileBytes(2 * ROWS + 2 * COLUMNS),
-    tileBytes(2 * ROWS + 2 * QUERIES) + 2 * QUERIES * 4,
-    0};
+    COLUMNS,
+    QUERIES,
+    ROWS * ROW_BYTES + KEY_BYTES,
+    (2 * ROWS + 4 * COLUMNS) * ROW_BYTES,
+    2 * ROWS * ROW_BYTES + KEY_BYTES,
+    2 * ROWS * ROW_BYTES + QUERY_BYTES,
+    (BUFFERS - 1) * KEY_BYTES,
+    (BUFFERS - 1) * QUERY_BYTES};
 }
 
 // ---- instructions ----
@@ -67,6 +74,15 @@ __device__ inline void multiply(float (&d)[4], const u32 (&a)[4], const u32 (&b)
 __device__ inline void load_matrices(u32 (&r)[4], const void *row, bool transposed) {
   emulated::loadMatrices(r, row, transposed);
 }
+
+template <int BYTES>
+__device__ inline void copy_async(void *target, const void *source, bool within) {
+  emulated::copyAsync(target, source, BYTES, within ? BYTES : 0);
+}
+
+__device__ inline void wait_for_copies() { emulated::waitForCopies(); }
+
+__device__ inline int thread_anew() { return (int)threadIdx.x; }
 
 __device__ inline u32 tf32(float x) { return emulated::toTf32(x); }
 
@@ -103,6 +119,37 @@ __device__ inline void load_matrices(u32 (&r)[4], const void *row, bool transpos
   }
 }
 
+// Copies 4 or 16 bytes to shared memory, or zeros; they are there after wait_for_copies.
+template <int BYTES>
+__device__ inline void copy_async(void *target, const void *source, bool within) {
+  u32 address = (u32)__cvta_generic_to_shared(target);
+  int size = within ? BYTES : 0;
+  if constexpr (BYTES == 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address),
+                 "l"(source),
+                 "r"(size));
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(address),
+                 "l"(source),
+                 "r"(size));
+  }
+}
+
+// For the thread's own copies, which others see after a barrier.
+__device__ inline void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// threadIdx.x in a loop whose registers are needed for other things: what follows from it is
+// computed each time instead of being kept.
+__device__ inline int thread_anew() {
+#if ATTENTION == 2
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+#else
+  return (int)threadIdx.x;
+#endif
+}
+
 __device__ inline u32 tf32(float x) {
   u32 y;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(y) : "f"(x));
@@ -125,6 +172,11 @@ __device__ inline float exp2_fast(float x) {
 
 __device__ inline int group() { return threadIdx.x % WARP / 4; }
 __device__ inline int index() { return threadIdx.x % 4; }
+
+// Which row of a tensor is in the upper (0) or lower (1) half of the lane's results.
+__device__ inline int row_of(int first, int half) {
+  return first + threadIdx.x / WARP * 16 + half * 8 + group();
+}
 
 template <int N>
 struct Fragment {
@@ -327,48 +379,59 @@ __device__ inline float row_max(float x) {
 struct Rows {
   Ref data;
   i64 start;
-  i64 stride;
+  int stride;
 
   __device__ Rows(Ref data, i64 stride, int tokens, int d)
       : data(data),
         start((i64)blockIdx.z * tokens * stride + (i64)blockIdx.y * d),
-        stride(stride) {}
+        stride((int)stride) {}
+
+  __device__ i64 at(int row) const { return start + (i64)row * stride; }
 
   template <int N>
   __device__ bool wide(int d) const {
     return d % N == 0 && stride % N == 0 && aligned<N>(data);
   }
+
+  // Whether eight elements are 16 bytes that a tile can take as they are.
+  __device__ bool ready(int d) const { return COMPACT && data.type != FLOAT32 && wide<8>(d); }
 };
 
-// Rows first… of a tensor to shared memory; zero beyond the tokens and beyond d.
-__device__ inline void load_tile(
-    Element *tile, int count, const Rows &rows, int first, int tokens, int d) {
+// Eight elements of a row; zero beyond d.
+__device__ inline void load_eight(float (&v)[8], const Rows &rows, int row, int c, int d) {
+  i64 at = rows.at(row) + c;
+  if (c < d && rows.wide<8>(d)) {
+    load(rows.data, at, v);
+    return;
+  }
+#pragma unroll
+  for (int j = 0; j < 8; j++) {
+    float one[1] = {0};
+    if (c + j < d) {
+      load(rows.data, at + j, one);
+    }
+    v[j] = one[0];
+  }
+}
+
+#if ATTENTION == 2
+#define SELDOM __attribute__((noinline))  // inlined, it would take registers from the loops
+#else
+#define SELDOM inline
+#endif
+
+// load_tile for what has to be converted or is not aligned.
+template <int COUNT>
+__device__ SELDOM void load_converted(Element *tile, Rows rows, int first, int tokens, int d) {
   constexpr int CHUNKS = D / 8;
-  bool wide = rows.wide<8>(d);
-  for (int i = threadIdx.x; i < count * CHUNKS; i += THREADS) {
+  for (int i = threadIdx.x; i < COUNT * CHUNKS; i += THREADS) {
     int row = i / CHUNKS;
     int c = i % CHUNKS * 8;
-    bool within = first + row < tokens;
-    i64 at = rows.start + (first + row) * rows.stride + c;
+    float v[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    if (first + row < tokens) {
+      load_eight(v, rows, first + row, c, d);
+    }
     Element *target = tile + row * PITCH + c;
-    if (COMPACT && wide && rows.data.type != FLOAT32) {
-      *(uint4 *)target = within && c < d ? *(const uint4 *)((const bf16 *)rows.data.data + at)
-                                         : make_uint4(0, 0, 0, 0);
-      continue;
-    }
-    float v[8];
-    if (within && wide && c < d) {
-      load(rows.data, at, v);
-    } else {
-#pragma unroll
-      for (int j = 0; j < 8; j++) {
-        float one[1] = {0};
-        if (within && c + j < d) {
-          load(rows.data, at + j, one);
-        }
-        v[j] = one[0];
-      }
-    }
     if constexpr (COMPACT) {
       *(uint4 *)target = make_uint4(
           narrow2(v[0], v[1]), narrow2(v[2], v[3]), narrow2(v[4], v[5]), narrow2(v[6], v[7]));
@@ -379,15 +442,63 @@ __device__ inline void load_tile(
   }
 }
 
+// COUNT rows of a tensor to shared memory, zero beyond the tokens and beyond d; they are there
+// after wait_for_copies and a barrier.
+template <int COUNT>
+__device__ inline void load_tile(Element *tile, const Rows &rows, int first, int tokens, int d) {
+  if (!rows.ready(d)) {
+    load_converted<COUNT>(tile, rows, first, tokens, d);
+    return;
+  }
+  // A thread keeps to its columns, and takes every AT_ONCE-th row.
+  constexpr int CHUNKS = D / 8;
+  constexpr int AT_ONCE = THREADS / CHUNKS;
+  int thread = thread_anew();
+  int row = thread / CHUNKS;
+  int c = thread % CHUNKS * 8;
+  if (THREADS % CHUNKS != 0 && row >= AT_ONCE) {
+    return;
+  }
+  Element *target = tile + row * PITCH + c;
+  const bf16 *source = (const bf16 *)rows.data.data + rows.at(first);
+  int offset = row * rows.stride + c;
+  int end = c < d ? tokens - row : 0;
+#pragma unroll
+  for (int i = 0; i < COUNT; i += AT_ONCE) {
+    if (i + AT_ONCE <= COUNT || row + i < COUNT) {
+      copy_async<16>(target + i * PITCH, source + (offset + i * rows.stride), first + i < end);
+    }
+  }
+}
+
+// The loop's tiles from row `first` on, N rows and BYTES each time, when they are there. With two
+// buffers the first ones are loaded before the loop, and here the next ones, into the buffer that
+// all threads were done with before the barrier.
+template <int N, int BYTES, typename Load>
+__device__ inline unsigned char *tiles_at(
+    unsigned char *buffers, int first, int tokens, Load load) {
+  unsigned char *tiles = buffers + first / N % BUFFERS * BYTES;
+  if (BUFFERS == 1) {
+    __syncthreads();
+    load(tiles, first);
+  }
+  wait_for_copies();
+  __syncthreads();
+  if (BUFFERS == 2 && first + N < tokens) {
+    load(buffers + (first / N + 1) % BUFFERS * BYTES, first + N);
+  }
+  return tiles;
+}
+
 // Writes the warp's rows of a result.
 __device__ inline void store_rows(
     const float (&x)[D / 8][4], const Rows &rows, bool add, int first, int tokens, int d) {
   bool wide = rows.wide<2>(d);
 #pragma unroll
   for (int half = 0; half < 2; half++) {
-    int row = first + threadIdx.x / WARP * 16 + half * 8 + group();
+    int row = row_of(first, half);
     if (row < tokens) {
-      i64 at = rows.start + row * rows.stride;
+      i64 at = rows.at(row);
 #pragma unroll
       for (int n = 0; n < D / 8; n++) {
         int c = n * 8 + 2 * index();
@@ -410,20 +521,78 @@ __device__ inline void store_rows(
   }
 }
 
-// Numbers of the lane's two rows, of a float array [sample, head, token].
+// Where a row's number is in a float array [sample, head, token].
+__device__ inline i64 number_at(int row, int tokens, int heads) {
+  return ((i64)blockIdx.z * heads + blockIdx.y) * tokens + row;
+}
+
+// Numbers of the lane's two rows.
 struct PerRow {
   float of[2];
 
-  __device__ PerRow(const float *array, int first, int tokens, int heads) {
+  __device__ void load(const float *array, int first, int tokens, int heads) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      int row = first + threadIdx.x / WARP * 16 + half * 8 + group();
-      of[half] = row < tokens
-          ? array[((i64)blockIdx.z * heads + blockIdx.y) * tokens + row]
-          : 0;
+      int row = row_of(first, half);
+      of[half] = row < tokens ? array[number_at(row, tokens, heads)] : 0;
+    }
+  }
+
+  __device__ void store(float *array, int first, int tokens, int heads) const {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      int row = row_of(first, half);
+      if (index() == 0 && row < tokens) {
+        array[number_at(row, tokens, heads)] = of[half];
+      }
     }
   }
 };
+
+__device__ inline float dot(u32 a, u32 b) { return low(a) * low(b) + high(a) * high(b); }
+
+// The lane's part of dot_rows for what has to be converted or is not aligned.
+__device__ SELDOM float dot_converted(Rows a, Rows b, int row, int d) {
+  float sum = 0;
+  for (int c = index() * 8; c < d; c += 32) {
+    float x[8];
+    float y[8];
+    load_eight(x, a, row, c, d);
+    load_eight(y, b, row, c, d);
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+      sum += x[j] * y[j];
+    }
+  }
+  return sum;
+}
+
+// Sums over the columns of the products of two tensors' elements. Rows beyond the tokens have the
+// last one's, which nobody uses, so that nothing keeps the loads from being all under way at once.
+__device__ inline PerRow dot_rows(
+    const Rows &a, const Rows &b, int first, int tokens, int d) {
+  float sum[2] = {0, 0};
+  if (a.ready(d) && b.ready(d)) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      int row = min(row_of(first, half), tokens - 1);
+      const bf16 *p = (const bf16 *)a.data.data + a.at(row);
+      const bf16 *q = (const bf16 *)b.data.data + b.at(row);
+#pragma unroll
+      for (int n = 0; n < D / 8; n += 4) {
+        int c = (n + index()) * 8;
+        uint4 x = *(const uint4 *)(p + (c < d ? c : 0));
+        uint4 y = *(const uint4 *)(q + (c < d ? c : 0));
+        float part = dot(x.x, y.x) + dot(x.y, y.y) + dot(x.z, y.z) + dot(x.w, y.w);
+        sum[half] += c < d ? part : 0;
+      }
+    }
+  } else {
+    sum[0] = dot_converted(a, b, min(row_of(first, 0), tokens - 1), d);
+    sum[1] = dot_converted(a, b, min(row_of(first, 1), tokens - 1), d);
+  }
+  return {{row_sum(sum[0]), row_sum(sum[1])}};
+}
 
 // Probabilities from scores, and 0 for the columns beyond the tokens.
 __device__ inline void to_probabilities(
@@ -457,12 +626,18 @@ KERNEL __launch_bounds__(THREADS) attention_forward(
     float scale) {
   DYNAMIC_SHARED(shared);
   Element *qTile = (Element *)shared;
-  Element *kTile = qTile + ROWS * PITCH;
-  Element *vTile = kTile + COLUMNS * PITCH;
+  unsigned char *buffers = shared + ROWS * ROW_BYTES;
   int first = blockIdx.x * ROWS;
   Rows kRows(k, kStride, tokens, d);
   Rows vRows(v, vStride, tokens, d);
-  load_tile(qTile, ROWS, Rows(q, qStride, tokens, d), first, tokens, d);
+  auto load = [&](unsigned char *tiles, int column) {
+    load_tile<COLUMNS>((Element *)tiles, kRows, column, tokens, d);
+    load_tile<COLUMNS>((Element *)tiles + COLUMNS * PITCH, vRows, column, tokens, d);
+  };
+  load_tile<ROWS>(qTile, Rows(q, qStride, tokens, d), first, tokens, d);
+  if (BUFFERS == 2) {
+    load(buffers, 0);
+  }
 
   float o[D / 8][4];
   clear(o);
@@ -471,10 +646,8 @@ KERNEL __launch_bounds__(THREADS) attention_forward(
   top[0] = top[1] = __uint_as_float(0xff800000u);
   float factor = scale * LOG2_E;
   for (int column = 0; column < tokens; column += COLUMNS) {
-    __syncthreads();
-    load_tile(kTile, COLUMNS, kRows, column, tokens, d);
-    load_tile(vTile, COLUMNS, vRows, column, tokens, d);
-    __syncthreads();
+    Element *kTile = (Element *)tiles_at<COLUMNS, KEY_BYTES>(buffers, column, tokens, load);
+    Element *vTile = kTile + COLUMNS * PITCH;
     float s[COLUMNS / 8][4];
     clear(s);
     add_scores(s, qTile, kTile);
@@ -517,6 +690,7 @@ KERNEL __launch_bounds__(THREADS) attention_forward(
     add_product(o, s, vTile);
   }
 
+  PerRow logSum;
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     float total = row_sum(sum[half]);
@@ -526,11 +700,10 @@ KERNEL __launch_bounds__(THREADS) attention_forward(
       o[n][2 * half] *= inverse;
       o[n][2 * half + 1] *= inverse;
     }
-    int row = first + threadIdx.x / WARP * 16 + half * 8 + group();
-    if (lse != nullptr && index() == 0 && row < tokens) {
-      lse[((i64)blockIdx.z * heads + blockIdx.y) * tokens + row] =
-          top[half] * scale + logf(total);
-    }
+    logSum.of[half] = top[half] * scale + logf(total);
+  }
+  if (lse != nullptr) {
+    logSum.store(lse, first, tokens, heads);
   }
   store_rows(o, Rows(out, (i64)heads * d, tokens, d), false, first, tokens, d);
 }
@@ -564,19 +737,21 @@ KERNEL __launch_bounds__(THREADS) attention_tangent(
   Element *vTile = dkTile + COLUMNS * PITCH;
   Element *dvTile = vTile + COLUMNS * PITCH;
   int first = blockIdx.x * ROWS;
-  load_tile(qTile, ROWS, Rows(q, qStride, tokens, d), first, tokens, d);
-  load_tile(dqTile, ROWS, Rows(dq, dqStride, tokens, d), first, tokens, d);
-  PerRow logSum(lse, first, tokens, heads);
+  load_tile<ROWS>(qTile, Rows(q, qStride, tokens, d), first, tokens, d);
+  load_tile<ROWS>(dqTile, Rows(dq, dqStride, tokens, d), first, tokens, d);
+  PerRow logSum;
+  logSum.load(lse, first, tokens, heads);
 
   float o[D / 8][4];
   clear(o);
   float sum[2] = {0, 0};
   for (int column = 0; column < tokens; column += COLUMNS) {
     __syncthreads();
-    load_tile(kTile, COLUMNS, Rows(k, kStride, tokens, d), column, tokens, d);
-    load_tile(dkTile, COLUMNS, Rows(dk, dkStride, tokens, d), column, tokens, d);
-    load_tile(vTile, COLUMNS, Rows(v, vStride, tokens, d), column, tokens, d);
-    load_tile(dvTile, COLUMNS, Rows(dv, dvStride, tokens, d), column, tokens, d);
+    load_tile<COLUMNS>(kTile, Rows(k, kStride, tokens, d), column, tokens, d);
+    load_tile<COLUMNS>(dkTile, Rows(dk, dkStride, tokens, d), column, tokens, d);
+    load_tile<COLUMNS>(vTile, Rows(v, vStride, tokens, d), column, tokens, d);
+    load_tile<COLUMNS>(dvTile, Rows(dv, dvStride, tokens, d), column, tokens, d);
+    wait_for_copies();
     __syncthreads();
     float p[COLUMNS / 8][4];
     float t[COLUMNS / 8][4];
@@ -601,7 +776,7 @@ KERNEL __launch_bounds__(THREADS) attention_tangent(
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     float total = row_sum(sum[half]);
-    int row = first + threadIdx.x / WARP * 16 + half * 8 + group();
+    int row = row_of(first, half);
     if (row < tokens) {
 #pragma unroll
       for (int n = 0; n < D / 8; n++) {
@@ -610,7 +785,7 @@ KERNEL __launch_bounds__(THREADS) attention_tangent(
           int c = n * 8 + 2 * index() + j;
           if (c < d) {
             float value[1];
-            load(out, outRows.start + row * outRows.stride + c, value);
+            load(out, outRows.at(row) + c, value);
             o[n][2 * half + j] -= total * value[0];
           }
         }
@@ -620,34 +795,8 @@ KERNEL __launch_bounds__(THREADS) attention_tangent(
   store_rows(o, Rows(dOut, (i64)heads * d, tokens, d), false, first, tokens, d);
 }
 
-// Σ_c o ⊙ ō of each row, which is Σ P ∘ p̄; a warp for each row of d elements.
-KERNEL __launch_bounds__(128) attention_delta(
-    Ref out, Ref gOut, float *delta, int tokens, int heads, int d, i64 rows) {
-  i64 row = warp_row();
-  if (row >= rows) {
-    return;
-  }
-  bool wide = d % 4 == 0 && aligned<4>(out) && aligned<4>(gOut);
-  float sum = 0;
-  for_columns(d, wide, [&](auto n, int c) {
-    constexpr int N = n.value;
-    float o[N];
-    float g[N];
-    load(out, row * d + c, o);
-    load(gOut, row * d + c, g);
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-      sum += o[j] * g[j];
-    }
-  });
-  sum = warp_sum(sum);
-  if (threadIdx.x % WARP == 0) {
-    i64 token = row / heads;
-    delta[(token / tokens * heads + row % heads) * tokens + token % tokens] = sum;
-  }
-}
-
-// q̄ = s̄ k·scale with s̄ = P ∘ (ō vᵀ − δ).
+// q̄ = s̄ k·scale with s̄ = P ∘ (ō vᵀ − δ), where δ = Σ_c o ⊙ ō, which is Σ P ∘ p̄ of each row;
+// attention_backward_kv needs it too.
 KERNEL __launch_bounds__(THREADS) attention_backward_q(
     Ref q,
     Ref k,
@@ -655,9 +804,10 @@ KERNEL __launch_bounds__(THREADS) attention_backward_q(
     i64 qStride,
     i64 kStride,
     i64 vStride,
+    Ref out,
     Ref gOut,
     const float *lse,
-    const float *delta,
+    float *delta,
     Ref gq,
     i64 gqStride,
     int add,
@@ -668,21 +818,30 @@ KERNEL __launch_bounds__(THREADS) attention_backward_q(
   DYNAMIC_SHARED(shared);
   Element *qTile = (Element *)shared;
   Element *gTile = qTile + ROWS * PITCH;
-  Element *kTile = gTile + ROWS * PITCH;
-  Element *vTile = kTile + COLUMNS * PITCH;
+  unsigned char *buffers = shared + 2 * ROWS * ROW_BYTES;
   int first = blockIdx.x * ROWS;
-  load_tile(qTile, ROWS, Rows(q, qStride, tokens, d), first, tokens, d);
-  load_tile(gTile, ROWS, Rows(gOut, (i64)heads * d, tokens, d), first, tokens, d);
-  PerRow logSum(lse, first, tokens, heads);
-  PerRow deltas(delta, first, tokens, heads);
+  Rows kRows(k, kStride, tokens, d);
+  Rows vRows(v, vStride, tokens, d);
+  Rows gRows(gOut, (i64)heads * d, tokens, d);
+  auto load = [&](unsigned char *tiles, int column) {
+    load_tile<COLUMNS>((Element *)tiles, kRows, column, tokens, d);
+    load_tile<COLUMNS>((Element *)tiles + COLUMNS * PITCH, vRows, column, tokens, d);
+  };
+  load_tile<ROWS>(qTile, Rows(q, qStride, tokens, d), first, tokens, d);
+  load_tile<ROWS>(gTile, gRows, first, tokens, d);
+  if (BUFFERS == 2) {
+    load(buffers, 0);
+  }
+  PerRow logSum;
+  logSum.load(lse, first, tokens, heads);
+  PerRow deltas = dot_rows(Rows(out, (i64)heads * d, tokens, d), gRows, first, tokens, d);
+  deltas.store(delta, first, tokens, heads);
 
   float result[D / 8][4];
   clear(result);
   for (int column = 0; column < tokens; column += COLUMNS) {
-    __syncthreads();
-    load_tile(kTile, COLUMNS, Rows(k, kStride, tokens, d), column, tokens, d);
-    load_tile(vTile, COLUMNS, Rows(v, vStride, tokens, d), column, tokens, d);
-    __syncthreads();
+    Element *kTile = (Element *)tiles_at<COLUMNS, KEY_BYTES>(buffers, column, tokens, load);
+    Element *vTile = kTile + COLUMNS * PITCH;
     float p[COLUMNS / 8][4];
     clear(p);
     add_scores(p, qTile, kTile);
@@ -694,10 +853,18 @@ KERNEL __launch_bounds__(THREADS) attention_backward_q(
     for (int n = 0; n < COLUMNS / 8; n++) {
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        p[n][j] *= (g[n][j] - deltas.of[j / 2]) * scale;
+        // Not P (p̄ − δ)·scale: so heads of 64 leave registers for a fourth block.
+        p[n][j] = p[n][j] * g[n][j] - p[n][j] * deltas.of[j / 2];
       }
     }
     add_product(result, p, kTile);
+  }
+#pragma unroll
+  for (int n = 0; n < D / 8; n++) {
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      result[n][j] *= scale;
+    }
   }
   store_rows(result, Rows(gq, gqStride, tokens, d), add, first, tokens, d);
 }
@@ -727,29 +894,38 @@ KERNEL __launch_bounds__(THREADS) attention_backward_kv(
   DYNAMIC_SHARED(shared);
   Element *kTile = (Element *)shared;
   Element *vTile = kTile + ROWS * PITCH;
-  Element *qTile = vTile + ROWS * PITCH;
-  Element *gTile = qTile + QUERIES * PITCH;
-  float *logSums = (float *)(gTile + QUERIES * PITCH);
-  float *deltas = logSums + QUERIES;
+  unsigned char *buffers = shared + 2 * ROWS * ROW_BYTES;
   int first = blockIdx.x * ROWS;
-  load_tile(kTile, ROWS, Rows(k, kStride, tokens, d), first, tokens, d);
-  load_tile(vTile, ROWS, Rows(v, vStride, tokens, d), first, tokens, d);
-  i64 numbers = ((i64)blockIdx.z * heads + blockIdx.y) * tokens;
+  Rows qRows(q, qStride, tokens, d);
+  Rows gRows(gOut, (i64)heads * d, tokens, d);
+  auto load = [&](unsigned char *tiles, int column) {
+    load_tile<QUERIES>((Element *)tiles, qRows, column, tokens, d);
+    load_tile<QUERIES>((Element *)tiles + QUERIES * PITCH, gRows, column, tokens, d);
+    int i = thread_anew();
+    if (i < QUERIES) {
+      i64 at = number_at(column + i, tokens, heads);
+      unsigned char *target = tiles + 2 * QUERIES * ROW_BYTES + i * 4;
+      bool within = column + i < tokens;
+      copy_async<4>(target, lse + at, within);
+      copy_async<4>(target + QUERIES * 4, delta + at, within);
+    }
+  };
+  load_tile<ROWS>(kTile, Rows(k, kStride, tokens, d), first, tokens, d);
+  load_tile<ROWS>(vTile, Rows(v, vStride, tokens, d), first, tokens, d);
+  if (BUFFERS == 2) {
+    load(buffers, 0);
+  }
 
   float kResult[D / 8][4];
   float vResult[D / 8][4];
   clear(kResult);
   clear(vResult);
   for (int column = 0; column < tokens; column += QUERIES) {
-    __syncthreads();
-    load_tile(qTile, QUERIES, Rows(q, qStride, tokens, d), column, tokens, d);
-    load_tile(gTile, QUERIES, Rows(gOut, (i64)heads * d, tokens, d), column, tokens, d);
-    for (int i = threadIdx.x; i < QUERIES; i += THREADS) {
-      bool within = column + i < tokens;
-      logSums[i] = within ? lse[numbers + column + i] : 0;
-      deltas[i] = within ? delta[numbers + column + i] : 0;
-    }
-    __syncthreads();
+    unsigned char *tiles = tiles_at<QUERIES, QUERY_BYTES>(buffers, column, tokens, load);
+    Element *qTile = (Element *)tiles;
+    Element *gTile = qTile + QUERIES * PITCH;
+    const float *logSums = (const float *)(tiles + 2 * QUERIES * ROW_BYTES);
+    const float *deltas = logSums + QUERIES;
     float p[QUERIES / 8][4];
     clear(p);
     add_scores(p, kTile, qTile);
