@@ -28,8 +28,8 @@ import org.knowm.xchart.style.Styler;
 final class BenchPage {
   private static final JsonMapper JSON = new JsonMapper();
 
-  /** Whom the others are compared with. */
-  private static final String PEER = "libtorch";
+  /** Whom the others are compared with: PyTorch, called from C++ or from Python. */
+  private static final List<String> PEERS = List.of("libtorch", "pytorch");
 
   private static final int WIDTH = 860;
   private static final int HEIGHT = 340;
@@ -83,14 +83,19 @@ final class BenchPage {
     return rows;
   }
 
-  /** How many times as fast as the peer, where that was measured, too. */
+  private static boolean isPeer(Subject subject) {
+    return PEERS.stream().anyMatch(subject.engine::startsWith);
+  }
+
+  /** How many times as fast as the fastest peer that was measured, too. */
   private static @Nullable Double ratio(Subject subject, Map<Subject, JsonNode> rows) {
-    for (Map.Entry<Subject, JsonNode> other : rows.entrySet()) {
-      if (other.getKey().engine.startsWith(PEER) && other.getKey().task.equals(subject.task)) {
-        return milliseconds(other.getValue()) / milliseconds(rows.get(subject));
-      }
-    }
-    return null;
+    double fastest =
+        rows.entrySet().stream()
+            .filter(other -> isPeer(other.getKey()) && other.getKey().task.equals(subject.task))
+            .mapToDouble(other -> milliseconds(other.getValue()))
+            .min()
+            .orElse(Double.NaN);
+    return Double.isNaN(fastest) ? null : fastest / milliseconds(rows.get(subject));
   }
 
   private static double milliseconds(@Nullable JsonNode row) {
@@ -107,18 +112,18 @@ final class BenchPage {
       rows.forEach(
           (subject, row) -> {
             if (subject.task.equals(task)) {
-              Double ratio = subject.engine.startsWith(PEER) ? null : ratio(subject, rows);
+              Double ratio = isPeer(subject) ? null : ratio(subject, rows);
               table.append(
                   String.format(
                       Locale.ROOT,
-                      "| %s | %s | %s | %d | %.1f | %.1f | %.0f | %s | %s | %s | %s |%n",
+                      "| %s | %s | %s | %d | %.1f | %.1f | %s | %s | %s | %s | %s |%n",
                       task.what,
                       task.label(),
                       subject.engine,
                       task.threads,
                       milliseconds(row),
                       row.path("images_per_s").asDouble(),
-                      row.path("gflops").asDouble(),
+                      row.has("gflops") ? Math.round(row.path("gflops").asDouble()) : "",
                       row.path("peak_rss_mb").asText(),
                       ratio == null ? "" : String.format(Locale.ROOT, "**%.2f**", ratio),
                       row.path("commit").asText(),
@@ -143,7 +148,7 @@ final class BenchPage {
         new CategoryChartBuilder()
             .width(WIDTH)
             .height(HEIGHT)
-            .title(what + ": times as fast as eager PyTorch")
+            .title(what + ": times as fast as PyTorch")
             .build();
     chart.getStyler().setLegendPosition(Styler.LegendPosition.OutsideE);
     chart.getStyler().setChartBackgroundColor(Color.WHITE);
@@ -164,9 +169,7 @@ final class BenchPage {
   }
 
   private static boolean compared(Subject subject, Task task, Map<Subject, JsonNode> rows) {
-    return subject.task.equals(task)
-        && !subject.engine.startsWith(PEER)
-        && ratio(subject, rows) != null;
+    return subject.task.equals(task) && !isPeer(subject) && ratio(subject, rows) != null;
   }
 
   private static List<Task> tasks(Collection<Subject> subjects) {
