@@ -87,7 +87,21 @@ struct Deposit {
   unsigned words[16];
 };
 
+// An asynchronous copy that was not waited for yet.
+struct Copy {
+  void *target;
+  const void *source;
+  int bytes;
+  int read;
+
+  void run() const {
+    memset(target, 0, bytes);
+    memcpy(target, source, read);
+  }
+};
+
 struct Fiber {
+  static constexpr int COPIES = 128;
 #if defined(__x86_64__)
   void *stackPointer;
 #else
@@ -102,6 +116,8 @@ struct Fiber {
   int operation;
   unsigned round;
   Deposit deposits[2];
+  int copies;
+  Copy copy[COPIES];
 };
 
 static constexpr size_t STACK = 128 << 10;
@@ -137,6 +153,7 @@ static void finished() {
 }
 
 static void fiberMain() {
+  current->copies = 0;
   body(bodyArguments);
   finished();
   leave();
@@ -558,16 +575,26 @@ inline void loadMatrices(unsigned (&r)[4], const void *row, bool transposed) {
   }
 }
 
-// cp.async.shared.global: the first `read` bytes of so many, and zeros.
+// cp.async.shared.global: the first `read` bytes of so many, and zeros. Every other thread's copies
+// are done at once, those of the others when they are waited for: a kernel must not rely on either.
 inline void copyAsync(void *target, const void *source, int bytes, int read) {
   if (((uintptr_t)target | (uintptr_t)source) % bytes != 0) {
     failure = "cp.async that is not aligned to its size";
   }
-  memset(target, 0, bytes);
-  memcpy(target, source, read);
+  Copy copy = {target, source, bytes, read};
+  if (current->number % 2 == 0 || current->copies == Fiber::COPIES) {
+    copy.run();
+  } else {
+    current->copy[current->copies++] = copy;
+  }
 }
 
-inline void waitForCopies() {}
+inline void waitForCopies() {
+  for (int i = 0; i < current->copies; i++) {
+    current->copy[i].run();
+  }
+  current->copies = 0;
+}
 
 // cvt.rna.tf32.f32: to the nearest, ties away from zero.
 inline unsigned toTf32(float x) { return (__float_as_uint(x) + 0x1000u) & 0xffffe000u; }
