@@ -2027,6 +2027,7 @@ EXPORT int cublasLtMatmulPreferenceCreate(void **result) {
 
 EXPORT int cublasLtMatmulDescSetAttribute(
     Description *d, int attribute, const void *value, size_t bytes) {
+  Guard guard(lock);
   if (ltObjects.count(d) == 0) {
     return fail(CUBLAS_INVALID_VALUE, "not a description of a product");
   }
@@ -2050,6 +2051,7 @@ EXPORT int cublasLtMatmulDescSetAttribute(
 
 EXPORT int cublasLtMatrixLayoutSetAttribute(
     Layout *l, int attribute, const void *value, size_t bytes) {
+  Guard guard(lock);
   if (ltObjects.count(l) == 0) {
     return fail(CUBLAS_INVALID_VALUE, "not a layout");
   }
@@ -2067,6 +2069,7 @@ EXPORT int cublasLtMatrixLayoutSetAttribute(
 
 EXPORT int cublasLtMatmulPreferenceSetAttribute(
     Preference *p, int attribute, const void *value, size_t bytes) {
+  Guard guard(lock);
   if (ltObjects.count(p) == 0) {
     return fail(CUBLAS_INVALID_VALUE, "not a preference");
   }
