@@ -582,6 +582,12 @@ Doubles normSlope(int kind, const Row &row, const double *x, const Doubles &d) {
   return result;
 }
 
+// Threads of a block that shares out columns, as CudaNorm.columnBlock has it.
+int columnBlock(int width) {
+  i64 threads = width % 4 == 0 ? width / 4 : width;
+  return threads <= 128 ? 256 : (int)std::min<i64>(512, ceilDiv(threads, 32) * 32);
+}
+
 void norm() {
   void *module = load("norm.cu");
   void *sums = load("elementwise.cu");
@@ -709,7 +715,7 @@ void norm() {
         launch(
             function(module, "norm_backward"),
             Size{chunks, samples},
-            256,
+            columnBlock(s.width),
             0,
             kind,
             unit,
@@ -874,7 +880,7 @@ void modulation() {
       launch(
           function(module, "gated_residual_backward"),
           Size{chunks, s.samples},
-          256,
+          columnBlock(s.width),
           0,
           y.ref(),
           mod.ref(gate),

@@ -47,10 +47,22 @@ public final class Batches {
    * @param row what is computed for the first m samples; the others are those of {@code x}
    * @return a new c-ordered array of the shape and data type of {@code x}, each element rounded to
    *     it once
+   * @throws IllegalArgumentException if {@code y} is not of such a shape and type
    */
   public static INDArray map(INDArray x, INDArray y, Row row) {
     int batch = (int) x.size(0);
     int count = (int) y.size(0);
+    long[] covered = x.shape().clone();
+    covered[0] = Math.min(count, batch);
+    if (y.dataType() != x.dataType() || !Arrays.equals(y.shape(), covered)) {
+      throw new IllegalArgumentException(
+          "y must have the type of x and the shape of some of its samples, %s%s, got %s%s"
+              .formatted(
+                  x.dataType(),
+                  Arrays.toString(covered),
+                  y.dataType(),
+                  Arrays.toString(y.shape())));
+    }
     INDArray result = Nd4j.createUninitialized(x.dataType(), x.shape().clone(), 'c');
     if (batch == 0 || x.length() == 0) {
       return result;

@@ -59,6 +59,21 @@ class BatchesTest {
   }
 
   @Test
+  void refusesWhatDoesNotFit() {
+    INDArray x = Nd4j.rand(DataType.FLOAT, 3, 4);
+    for (INDArray y :
+        new INDArray[] {
+          Nd4j.rand(DataType.FLOAT, 4, 4),
+          Nd4j.rand(DataType.FLOAT, 3, 5),
+          Nd4j.rand(DataType.DOUBLE, 3, 4)
+        }) {
+      assertThatThrownBy(() -> Batches.map(x, y, ROW))
+          .isInstanceOf(IllegalArgumentException.class)
+          .hasMessageContaining("shape of some of its samples, FLOAT[3, 4], got " + y.dataType());
+    }
+  }
+
+  @Test
   void makesAnArrayOfItsNumbers() {
     assertThat(Batches.of(new float[] {1, 2, 3, 4, 5, 6}, 2, 3))
         .isEqualTo(Nd4j.createFromArray(new float[][] {{1, 2, 3}, {4, 5, 6}}));

@@ -213,30 +213,28 @@ class SplitFactorTest {
     return Math.sqrt(sum / left.length / right.length);
   }
 
-  /** Several tiles, panels and chunks, the last of each smaller. */
+  /**
+   * Several tiles, panels and chunks, the last of each smaller, and weights so narrow that {@link
+   * Factor#JOINED} serves y and x̄; w̄ of these is a plain product.
+   */
   @ParameterizedTest
-  @CsvSource({"160, 416, 800", "1056, 320, 288", "96, 800, 416"})
-  void splitProductsAreMoreExactThanThoseOfFloats(int rows, int in, int out) {
+  @CsvSource({
+    "160, 416, 800, false",
+    "1056, 320, 288, false",
+    "96, 800, 416, false",
+    "160, 128, 160, true",
+    "352, 192, 160, true"
+  })
+  void splitProductsAreMoreExactThanThoseOfFloats(int rows, int in, int out, boolean narrow) {
     assumeTrue(OneDnn.hasAmx(), "float32 is split on processors with AMX only");
     Errors floats = errors(false, rows, in, out);
     Errors split = errors(true, rows, in, out);
+    System.out.printf("errors of floats %s, split %s%n", floats, split);
     assertThat(split.y).isLessThan(floats.y);
     assertThat(split.gx).isLessThan(floats.gx);
-    assertThat(split.gw).isLessThan(floats.gw);
-  }
-
-  /** Of narrow weights, whose gradients are plain products. */
-  @ParameterizedTest
-  @CsvSource({"160, 128, 160", "352, 192, 160"})
-  void joinedProductsAreMoreExactThanThoseOfFloats(int rows, int in, int out) {
-    assumeTrue(OneDnn.hasAmx(), "float32 is split on processors with AMX only");
-    Errors floats = errors(false, rows, in, out);
-    Errors joined = errors(true, rows, in, out);
-    assertThat(joined.y).isLessThan(floats.y);
-    assertThat(joined.gx).isLessThan(floats.gx);
-    System.out.printf(
-        "error of joined products %.1e %.1e, of floats %.1e %.1e%n",
-        joined.y, joined.gx, floats.y, floats.gx);
+    if (!narrow) {
+      assertThat(split.gw).isLessThan(floats.gw);
+    }
   }
 
   @Test
