@@ -36,13 +36,6 @@ final class Rows {
     return Nd4j.pullRows(matrix(batch), 1, rows, 'c').reshape(shape);
   }
 
-  /** A new batch in which each sample is multiplied by a factor of its own. */
-  static INDArray scale(INDArray batch, double[] factors) {
-    INDArray column =
-        Nd4j.createFromArray(factors).castTo(batch.dataType()).reshape(factors.length, 1);
-    return matrix(batch).mulColumnVector(column).reshape(batch.shape());
-  }
-
   /** Refuses arrays that differ in shape or data type. */
   static void requireSame(String name, INDArray array, String otherName, INDArray other) {
     if (array.dataType() != other.dataType() || !array.equalShapes(other)) {

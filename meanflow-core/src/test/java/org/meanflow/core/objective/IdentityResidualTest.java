@@ -6,6 +6,7 @@ import static org.meanflow.core.Closeness.assertClose;
 import java.util.Arrays;
 import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.Test;
+import org.meanflow.core.batch.Batches;
 import org.meanflow.core.field.Derivative;
 import org.meanflow.core.field.DifferentiableVelocity;
 import org.meanflow.core.field.Tangent;
@@ -29,14 +30,14 @@ class IdentityResidualTest {
       implements DifferentiableVelocity {
     @Override
     public INDArray u(INDArray z, double[] r, double[] t, int @Nullable [] labels) {
-      return exact.u(z, r, t, labels).add(Rows.scale(z.mul(z), gaps(r, t)));
+      return exact.u(z, r, t, labels).add(scaled(z.mul(z), gaps(r, t)));
     }
 
     @Override
     public Derivative derivative(
         INDArray z, double[] r, double[] t, int @Nullable [] labels, Tangent tangent) {
       INDArray jvp = exact.derivative(z, r, t, labels, tangent).jvp();
-      INDArray byZ = Rows.scale(z.mul(tangent.z()).mul(2), gaps(r, t));
+      INDArray byZ = scaled(z.mul(tangent.z()).mul(2), gaps(r, t));
       INDArray byTime = z.mul(z).mul(size * (tangent.t() - tangent.r()));
       return new Derivative(u(z, r, t, labels), jvp.add(byZ).add(byTime));
     }
@@ -109,5 +110,17 @@ class IdentityResidualTest {
   void singlePrecisionIsGoodToItsRounding() {
     double[] residual = IdentityResidual.of(exact, z.castTo(DataType.FLOAT), R, T, null);
     assertClose(residual, new double[4], 5e-6); // values up to 5, some roundings of 2⁻²⁴·5 = 3e-7
+  }
+
+  /** A batch in which each sample is multiplied by a factor of its own. */
+  private static INDArray scaled(INDArray batch, double[] factors) {
+    return Batches.map(
+        batch,
+        batch,
+        (i, xs, same) -> {
+          for (int j = 0; j < xs.length; j++) {
+            xs[j] *= factors[i];
+          }
+        });
   }
 }
