@@ -50,11 +50,12 @@ public final class CpuEngine implements Engine {
     Products products = new Products(memory, workers, precision == Precision.BF16, split);
     reductions = new Reductions(this, workers);
     CpuLinear linear = new CpuLinear(this, workers, products, reductions);
+    CpuElementwise elementwise = new CpuElementwise(workers, reductions);
     kernels =
         new Kernels(
             linear,
-            new CpuFeedForward(this, workers, linear, reductions),
-            new CpuElementwise(workers, reductions),
+            new CpuFeedForward(this, workers, linear, elementwise, reductions),
+            elementwise,
             new CpuNorm(this, workers, reductions),
             new CpuModulation(this, workers),
             new CpuAttention(this, workers, products, reductions),

@@ -10,25 +10,32 @@ import org.meanflow.nn.engine.Tensor;
 import org.meanflow.nn.engine.cpu.PackedWeight.Use;
 
 /**
- * Both maps and the GELU for one tile of rows after the other, and for split factors chunk by chunk
- * of the hidden columns, so that what is in between stays in a core's cache. Of a forward pass h =
- * W₁ x + b₁ is kept; its GELU is computed again.
+ * Both maps and the GELU for one tile of rows after the other, and panel by panel of the hidden
+ * columns, so that what is in between stays in a core's cache. Of a forward pass h = W₁ x + b₁ is
+ * kept; its GELU is computed again.
  */
 final class CpuFeedForward implements FeedForwardKernels {
-  private static final long WIDEST_OF_LARGE_TILES = 3072;
   private static final int X_SLOT = 2;
-  private static final int H_SLOT = 3;
-  private static final int A_SLOT = 4;
+  private static final int A_SLOT = 3;
+  private static final int Y_SLOT = 4;
+  private static final int H_SLOT = 6;
 
   private final CpuEngine engine;
   private final Workers workers;
   private final CpuLinear linear;
+  private final CpuElementwise elementwise;
   private final Reductions reductions;
 
-  CpuFeedForward(CpuEngine engine, Workers workers, CpuLinear linear, Reductions reductions) {
+  CpuFeedForward(
+      CpuEngine engine,
+      Workers workers,
+      CpuLinear linear,
+      CpuElementwise elementwise,
+      Reductions reductions) {
     this.engine = engine;
     this.workers = workers;
     this.linear = linear;
+    this.elementwise = elementwise;
     this.reductions = reductions;
   }
 
@@ -48,145 +55,159 @@ final class CpuFeedForward implements FeedForwardKernels {
     return engine.precision() == Precision.BF16;
   }
 
-  /** Of an element of h. */
-  private int bytes() {
-    return half() ? Short.BYTES : Float.BYTES;
+  /** Works on a strip of rows of a panel. */
+  @FunctionalInterface
+  private interface Activation {
+
+    /**
+     * Computes rows of the second product's factor, in the place of the first product's result.
+     *
+     * @param h address of the first row
+     * @param row of the tile, the first
+     * @param column the first
+     * @param rows how many
+     * @param columns how many
+     */
+    void apply(long h, long row, long column, long rows, long columns);
   }
 
   /**
-   * The rows in tiles. Those whose h is not kept leave room in the cache for more rows, and weights
-   * are read half as often.
+   * Two products, one after the other, for tiles of rows: the result of the first, panel by panel,
+   * becomes the factor of the second by way of an activation. In between are bfloat16 numbers with
+   * the bias, or float32 sums without.
    */
-  private Pieces tiles(long rows, Weights w, boolean keep) {
-    boolean large = !keep && w.w1().dim(0) <= WIDEST_OF_LARGE_TILES;
-    return large ? TileProduct.tiles(rows, 0, Factor.FLOAT) : linear.tiles(rows, w.w1());
-  }
+  private final class Chain {
+    private final TileProduct first;
+    private final TileProduct second;
+    private final Pieces tiles;
 
-  /** x W₁ᵀ for tiles, in the type of h. */
-  private TileProduct first(Weights w, Pieces tiles, boolean halfSource, boolean bias) {
-    Panels panels = linear.panels(w.w1(), Use.FORWARD, tiles.length(), half());
-    return linear.compile(
-        panels, tiles, halfSource, new TileProduct.Result(half(), w.w1().dim(0), bias, false));
-  }
+    /**
+     * Compiles.
+     *
+     * @param w1 panels of the first matrix
+     * @param from rows that are multiplied with it
+     * @param bias whether a row is added to the first result
+     * @param w2 panels of the second matrix
+     * @param result of the second
+     */
+    Chain(
+        Panels w1,
+        Pieces tiles,
+        CpuTensor from,
+        boolean bias,
+        Panels w2,
+        TileProduct.Result result) {
+      this.tiles = tiles;
+      TileProduct.Result hidden =
+          half() ? new TileProduct.Result(true, TileProduct.stride(w1), bias, false) : null;
+      first = linear.compile(w1, tiles, from.half(), hidden);
+      second = linear.compile(w2, tiles, result);
+    }
 
-  /** a W₂ᵀ for tiles. */
-  private TileProduct second(Weights w, Pieces tiles, CpuTensor y, boolean bias) {
-    Panels panels = linear.panels(w.w2(), Use.FORWARD, tiles.length(), half());
-    return linear.compile(
-        panels, tiles, half(), new TileProduct.Result(y.half(), y.dim(1), bias, false));
-  }
+    /** Bytes between the rows that the activation gets. */
+    long rowBytes() {
+      return half() ? first.resultRowBytes() : first.sumsRowBytes();
+    }
 
-  /** Multiplies with the panels of {@code product} that a chunk of the next product's rows is. */
-  private void multiply(
-      TileProduct product,
-      Pieces chunks,
-      int chunk,
-      Scratch scratch,
-      boolean last,
-      long a,
-      long bias,
-      long c) {
-    Pieces panels = product.matrix().columns();
-    long from = chunks.start(chunk);
-    long to = from + chunks.size(chunks.isLast(chunk));
-    for (int panel = 0; panel < panels.count(); panel++) {
-      if (from <= panels.start(panel) && panels.start(panel) < to) {
-        product.run(scratch, last, panel, a, bias, c);
+    private long hidden(Scratch scratch, boolean last, int panel, long x, long bias) {
+      if (!half()) {
+        return first.sums(scratch, last, panel, x);
+      }
+      long h = scratch.bytes(H_SLOT, tiles.size() * rowBytes());
+      first.run(
+          scratch, last, panel, x, bias, h - first.matrix().columns().start(panel) * Short.BYTES);
+      return h;
+    }
+
+    /**
+     * Computes a tile.
+     *
+     * @param x rows that are multiplied, all tiles
+     * @param b1 address of the first bias; 0 without one
+     * @param b2 address of the second bias; 0 without one
+     * @param to address of the second result, the tile's first row
+     */
+    void run(
+        int tile, Scratch scratch, CpuTensor x, long b1, long b2, long to, Activation activation) {
+      boolean last = tiles.isLast(tile);
+      long rows = tiles.size(last);
+      Pieces panels = first.matrix().columns();
+      Pieces chunks = second.matrix().chunks();
+      int targets = second.matrix().count();
+      long factor = first.factor(x, tiles.start(tile), last, scratch, X_SLOT);
+      long a = second.chunkRoom(scratch, A_SLOT);
+      long y = second.isSummed() ? scratch.bytes(Y_SLOT, targets * second.sumsBytes()) : 0;
+      for (int panel = 0; panel < panels.count(); panel++) {
+        long h = hidden(scratch, last, panel, factor, b1);
+        long column = panels.start(panel);
+        long columns = panels.size(panels.isLast(panel));
+        int chunk = chunks.at(column);
+        long inChunk = column - chunks.start(chunk);
+        for (long row = 0; row < rows; row += SumRows.STRIP) {
+          long strip = Math.min(SumRows.STRIP, rows - row);
+          long from = h + row * rowBytes();
+          activation.apply(from, row, column, strip, columns);
+          second.fill(a, last, row, inChunk, from, rowBytes(), strip, columns);
+        }
+        if (inChunk + columns == chunks.size(chunks.isLast(chunk))) {
+          for (int target = 0; target < targets; target++) {
+            if (second.isSummed()) {
+              second.run(scratch, last, target, chunk, a, y + target * second.sumsBytes());
+            } else {
+              second.run(scratch, last, target, a, b2, to);
+            }
+          }
+        }
+      }
+      for (int target = 0; target < targets && second.isSummed(); target++) {
+        second.write(y + target * second.sumsBytes(), last, target, b2, to);
       }
     }
+  }
+
+  private Chain forward(Weights w, CpuTensor x, boolean bias, CpuTensor y) {
+    long rows = x.dim(0);
+    return new Chain(
+        linear.panels(w.w1(), Use.FORWARD, rows, half()),
+        linear.tiles(rows, w.w1(), Use.FORWARD),
+        x,
+        bias,
+        linear.panels(w.w2(), Use.FORWARD, rows, half()),
+        new TileProduct.Result(y.half(), y.dim(1), bias, false));
   }
 
   @Override
   public Saved feedForward(Tensor x, Weights w, Tensor y, boolean keep) {
     CpuTensor from = CpuTensor.of(x.matrix(w.w1().dim(1)));
     CpuTensor to = CpuTensor.of(y.matrix(w.w2().dim(0)));
-    Pieces tiles = tiles(from.dim(0), w, keep);
-    long hidden = w.w1().dim(0);
-    TileProduct first = first(w, tiles, from.half(), true);
-    TileProduct second = second(w, tiles, to, true);
-    long b1 = CpuTensor.of(w.b1()).address();
+    Chain chain = forward(w, from, true, to);
+    Pieces tiles = chain.tiles;
+    CpuTensor b1 = CpuTensor.of(w.b1());
     long b2 = CpuTensor.of(w.b2()).address();
-    int size = bytes();
     CpuTensor kept = keep ? allocateHidden(from.dim(0), w) : null;
+    long rowBytes = chain.rowBytes();
+    long keptBytes = kept == null ? 0 : rowBytes(kept);
     workers.run(
         tiles.count(),
         (tile, scratch) -> {
-          boolean last = tiles.isLast(tile);
           long start = tiles.start(tile);
-          long factor = first.factor(from, start, last, scratch, X_SLOT);
-          long h =
-              kept == null
-                  ? scratch.bytes(H_SLOT, tiles.size(last) * hidden * size)
-                  : kept.address(start * hidden);
-          hiddenToY(
-              first,
-              second,
+          chain.run(
+              tile,
               scratch,
-              last,
-              factor,
-              b1,
-              h,
-              keep,
+              from,
+              b1.address(),
               b2,
               to.address(start * to.dim(1)),
-              (column, a, rowBytes, columns) ->
-                  GeluRows.values(
-                      half(),
-                      h + column * size,
-                      hidden * size,
-                      a,
-                      rowBytes,
-                      tiles.size(last),
-                      columns));
+              (h, row, column, rows, columns) -> {
+                long place = kept == null ? 0 : address(kept, start + row, column);
+                if (half()) {
+                  GeluRows.kept(h, rowBytes, place, keptBytes, rows, columns);
+                } else {
+                  GeluRows.biased(h, rowBytes, b1.address(column), place, keptBytes, rows, columns);
+                }
+              });
         });
     return kept == null ? Saved.NOTHING : new Hidden(kept);
-  }
-
-  /** Computes columns of a from those of h. */
-  @FunctionalInterface
-  private interface Activation {
-
-    /**
-     * Computes.
-     *
-     * @param column the first
-     * @param a address of the result
-     * @param rowBytes bytes between its rows
-     * @param columns how many
-     */
-    void apply(long column, long a, long rowBytes, long columns);
-  }
-
-  /**
-   * y = a W₂ᵀ with a of h = x W₁ᵀ, for one tile: chunk by chunk, so that h and a are read from a
-   * cache.
-   *
-   * @param keep whether h is read later on; otherwise a may take its place
-   */
-  private void hiddenToY(
-      TileProduct first,
-      TileProduct second,
-      Scratch scratch,
-      boolean last,
-      long x,
-      long b1,
-      long h,
-      boolean keep,
-      long b2,
-      long y,
-      Activation activation) {
-    Pieces chunks = second.matrix().chunks();
-    long a = keep || !second.isDirect() ? second.room(last, scratch, A_SLOT) : h;
-    for (int chunk = 0; chunk < chunks.count(); chunk++) {
-      multiply(first, chunks, chunk, scratch, last, x, b1, h);
-      long from = chunks.start(chunk);
-      long columns = chunks.size(chunks.isLast(chunk));
-      second.fill(
-          a, last, chunk, scratch, (to, rowBytes) -> activation.apply(from, to, rowBytes, columns));
-      for (int panel = 0; panel < second.matrix().count(); panel++) {
-        second.run(scratch, last, panel, chunk, a, b2, y);
-      }
-    }
   }
 
   @Override
@@ -194,41 +215,35 @@ final class CpuFeedForward implements FeedForwardKernels {
     CpuTensor from = CpuTensor.of(dx.matrix(w.w1().dim(1)));
     CpuTensor to = CpuTensor.of(dy.matrix(w.w2().dim(0)));
     CpuTensor h = ((Hidden) saved).h;
-    Pieces tiles = linear.tiles(from.dim(0), w.w1());
-    long hidden = w.w1().dim(0);
-    TileProduct first = first(w, tiles, from.half(), false);
-    TileProduct second = second(w, tiles, to, false);
-    int size = bytes();
+    Chain chain = forward(w, from, false, to);
+    Pieces tiles = chain.tiles;
     workers.run(
         tiles.count(),
         (tile, scratch) -> {
-          boolean last = tiles.isLast(tile);
           long start = tiles.start(tile);
-          long factor = first.factor(from, start, last, scratch, X_SLOT);
-          long d = scratch.bytes(H_SLOT, tiles.size(last) * hidden * size);
-          long values = h.address(start * hidden);
-          hiddenToY(
-              first,
-              second,
+          chain.run(
+              tile,
               scratch,
-              last,
-              factor,
+              from,
               0,
-              d,
-              false,
               0,
               to.address(start * to.dim(1)),
-              (column, a, rowBytes, columns) ->
-                  GeluRows.slopes(
-                      half(),
-                      values + column * size,
-                      d + column * size,
-                      hidden * size,
-                      a,
-                      rowBytes,
-                      tiles.size(last),
-                      columns));
+              (d, row, column, rows, columns) ->
+                  slopes(h, start + row, column, d, chain.rowBytes(), rows, columns));
         });
+  }
+
+  private void slopes(
+      CpuTensor h, long row, long column, long d, long rowBytes, long rows, long columns) {
+    GeluRows.slopes(half(), address(h, row, column), rowBytes(h), d, rowBytes, rows, columns);
+  }
+
+  private static long address(CpuTensor h, long row, long column) {
+    return h.address(row * h.dim(1) + column);
+  }
+
+  private static long rowBytes(CpuTensor h) {
+    return h.dim(1) * h.elementBytes();
   }
 
   @Override
@@ -238,68 +253,71 @@ final class CpuFeedForward implements FeedForwardKernels {
     CpuTensor g = CpuTensor.of(gy.matrix(w.w2().dim(0)));
     CpuTensor h = ((Hidden) saved).h;
     long rows = g.dim(0);
-    long hidden = h.dim(1);
-    Pieces tiles = linear.tiles(rows, w.w1());
-    TileProduct toHidden =
-        linear.compile(
-            linear.panels(w.w2(), Use.BACKWARD, rows, half()),
-            tiles,
-            g.half(),
-            new TileProduct.Result(half(), hidden, false, false));
-    CpuTensor to = gx == null ? null : CpuTensor.of(gx.target().matrix(w.w1().dim(1)));
-    TileProduct toX =
-        gx == null || to == null
-            ? null
-            : linear.compile(
-                linear.panels(w.w1(), Use.BACKWARD, rows, half()),
-                tiles,
-                half(),
-                new TileProduct.Result(to.half(), to.dim(1), false, gx.add()));
-    long rowBytes = hidden * bytes();
-    Pieces chunks = toX == null ? new Pieces(hidden, hidden) : toX.matrix().chunks();
-    try (CpuTensor a = allocateHidden(rows, w);
-        CpuTensor gh = allocateHidden(rows, w);
-        CpuTensor sums1 = allocateSums(tiles, hidden);
+    long in = w.w1().dim(1);
+    Pieces tiles = linear.tiles(rows, w.w2(), Use.BACKWARD);
+    try (CpuTensor gh = allocateHidden(rows, w);
+        CpuTensor to =
+            CpuTensor.of(
+                gx == null
+                    ? engine.allocate(Storage.COMPACT, rows, in)
+                    : gx.target().view(0, rows, in));
+        CpuTensor sums1 = allocateSums(tiles, h.dim(1));
         CpuTensor sums2 = allocateSums(tiles, g.dim(1))) {
+      Chain chain =
+          new Chain(
+              linear.panels(w.w2(), Use.BACKWARD, rows, half()),
+              tiles,
+              g,
+              false,
+              linear.panels(w.w1(), Use.BACKWARD, rows, half()),
+              new TileProduct.Result(to.half(), in, false, gx != null && gx.add()));
+      long rowBytes = chain.rowBytes();
+      FactorPacking copies = FactorPacking.copies(half());
       workers.run(
           tiles.count(),
           (tile, scratch) -> {
-            boolean last = tiles.isLast(tile);
             long start = tiles.start(tile);
-            long count = tiles.size(last);
             if (gradients.b2() != null) {
+              long count = tiles.size(tiles.isLast(tile));
               reductions.sumRows(g, start, count, sums2.address(tile * sums2.dim(1)), scratch);
             }
-            long factor = toHidden.factor(g, start, last, scratch, X_SLOT);
-            long gradient = toX == null ? 0 : toX.room(gh, start, last, scratch, A_SLOT);
-            long target = to == null ? 0 : to.address(start * to.dim(1));
-            for (int chunk = 0; chunk < chunks.count(); chunk++) {
-              multiply(
-                  toHidden, chunks, chunk, scratch, last, factor, 0, gh.address(start * hidden));
-              long columns = chunks.size(chunks.isLast(chunk));
-              long place = start * hidden + chunks.start(chunk);
-              long part = h.address(place);
-              long slopes = gh.address(place);
-              GeluRows.values(half(), part, rowBytes, a.address(place), rowBytes, count, columns);
-              GeluRows.slopes(half(), part, slopes, rowBytes, slopes, rowBytes, count, columns);
-              if (toX != null) {
-                toX.copy(gh, start, gradient, last, chunk);
-                for (int panel = 0; panel < toX.matrix().count(); panel++) {
-                  toX.run(scratch, last, panel, chunk, gradient, 0, target);
-                }
-              }
-            }
-            if (gradients.b1() != null) {
-              reductions.sumRows(gh, start, count, sums1.address(tile * sums1.dim(1)), scratch);
-            }
+            long ofB1 = sums1.address(tile * sums1.dim(1));
+            Simd.clear(ofB1, Math.toIntExact(sums1.dim(1)));
+            chain.run(
+                tile,
+                scratch,
+                g,
+                0,
+                0,
+                to.address(start * in),
+                (d, row, column, count, columns) -> {
+                  long place = start + row;
+                  slopes(h, place, column, d, rowBytes, count, columns);
+                  copies.rows(
+                      d, rowBytes, address(gh, place, column), rowBytes(gh), 0, count, columns);
+                  if (gradients.b1() != null) {
+                    long sums = ofB1 + column * Float.BYTES;
+                    SumRows.addUp(half(), d, rowBytes, count, columns, sums);
+                  }
+                });
           });
-      addUp(sums1, hidden, gradients.b1());
+      addUp(sums1, h.dim(1), gradients.b1());
       addUp(sums2, g.dim(1), gradients.b2());
       if (gradients.w2() != null) {
-        linear.addOuterProducts(g, a, gradients.w2());
+        addOuterProductsOfGelu(g, h, gradients.w2());
       }
       if (gradients.w1() != null) {
         linear.addOuterProducts(gh, from, gradients.w1());
+      }
+    }
+  }
+
+  /** W̄₂ = ȳᵀ GELU(h). */
+  private void addOuterProductsOfGelu(CpuTensor g, CpuTensor h, Cotangent gw) {
+    if (!linear.addOuterProductsOfGelu(g, h, gw)) {
+      try (CpuTensor a = CpuTensor.of(engine.allocate(Storage.COMPACT, h.shape()))) {
+        elementwise.gelu(h, a, false);
+        linear.addOuterProducts(g, a, gw);
       }
     }
   }

@@ -46,8 +46,13 @@ final class CpuLinear implements LinearKernels {
     Panels panels = panels(w, Use.FORWARD, rows, from.half() || to.half());
     long bias = b == null ? 0 : CpuTensor.of(b).address();
     // Two loops: values with bias, then tangents without.
-    multiply(from, 0, withBias, panels, w, bias, to, false, null);
-    multiply(from, withBias, rows, panels, w, 0, to, false, null);
+    if (withBias > 0) {
+      multiply(from, 0, tiles(withBias, w, Use.FORWARD), panels, bias, to, false, null);
+    }
+    if (rows > withBias) {
+      Pieces tiles = tiles(rows - withBias, w, Use.FORWARD);
+      multiply(from, withBias, tiles, panels, 0, to, false, null);
+    }
   }
 
   /**
@@ -61,7 +66,7 @@ final class CpuLinear implements LinearKernels {
     // packed from batch to batch.
     return isFew(rows) && !half && !(use == Use.FORWARD && products.half())
         ? Products.plain(CpuTensor.of(w), use)
-        : products.packed(CpuTensor.of(w), use, tiles(rows, w).size());
+        : products.packed(CpuTensor.of(w), use, tiles(rows, w, use).size());
   }
 
   /** Whether a product reads its weight about once: then it is seldom worth packing it. */
@@ -69,56 +74,63 @@ final class CpuLinear implements LinearKernels {
     return rows <= FEW_ROWS;
   }
 
-  Pieces tiles(long rows, Tensor w) {
-    return TileProduct.tiles(
-        rows, Math.max(w.dim(0), w.dim(1)), products.factor(w.dim(1), w.dim(0)));
+  /** Rows in tiles, to be multiplied with a weight. */
+  Pieces tiles(long rows, Tensor w, Use use) {
+    boolean forward = use == Use.FORWARD;
+    Factor factor = products.factor(w.dim(forward ? 1 : 0), w.dim(forward ? 0 : 1));
+    return TileProduct.tiles(rows, factor);
   }
 
-  TileProduct compile(Panels panels, Pieces tiles, boolean halfSource, TileProduct.Result result) {
-    return new TileProduct(products, panels, tiles, halfSource, result);
+  /** The product of a tensor's rows. */
+  TileProduct compile(
+      Panels panels, Pieces tiles, boolean halfSource, TileProduct.@Nullable Result result) {
+    boolean direct =
+        panels.factor() == Factor.FLOAT || (panels.factor() == Factor.HALF && halfSource);
+    return new TileProduct(products, panels, tiles, direct, result);
+  }
+
+  /** The product of rows that are filled in. */
+  TileProduct compile(Panels panels, Pieces tiles, TileProduct.Result result) {
+    return new TileProduct(products, panels, tiles, false, result);
   }
 
   /**
-   * Rows [first, last) of {@code to} = rows of {@code from} times the panels.
+   * Rows of {@code to} = rows of {@code from} times the panels.
    *
-   * @param sums gets the sums over the rows of each tile of {@code from}; {@code null} for none
+   * @param first row
+   * @param tiles the rows from there on
+   * @param rowSums gets the sums over the rows of each tile of {@code from}; {@code null} for none
    */
   private void multiply(
       CpuTensor from,
       long first,
-      long last,
+      Pieces tiles,
       Panels panels,
-      Tensor w,
       long bias,
       CpuTensor to,
       boolean add,
-      @Nullable CpuTensor sums) {
-    if (first == last) {
-      return;
-    }
-    long n = to.dim(1);
-    Pieces tiles = tiles(last - first, w);
+      @Nullable CpuTensor rowSums) {
     TileProduct product =
-        compile(panels, tiles, from.half(), new TileProduct.Result(to.half(), n, bias != 0, add));
+        compile(
+            panels,
+            tiles,
+            from.half(),
+            new TileProduct.Result(to.half(), to.dim(1), bias != 0, add));
     // Few tiles are shared out by panels, too.
-    boolean whole = tiles.count() >= 2 * workers.count();
-    int split = whole ? 1 : panels.count();
+    int split = tiles.count() >= 2 * workers.count() ? 1 : panels.count();
     workers.run(
         tiles.count() * split,
         (item, scratch) -> {
           int tile = item / split;
           boolean isLast = tiles.isLast(tile);
           long start = first + tiles.start(tile);
-          if (sums != null && item % split == 0) {
+          if (rowSums != null && item % split == 0) {
             reductions.sumRows(
-                from, start, tiles.size(isLast), sums.address(tile * sums.dim(1)), scratch);
+                from, start, tiles.size(isLast), rowSums.address(tile * rowSums.dim(1)), scratch);
           }
           long a = product.factor(from, start, isLast, scratch, TILE_SLOT);
-          long c = to.address(start * n);
-          if (whole) {
-            product.run(scratch, isLast, a, bias, c);
-          } else {
-            product.run(scratch, isLast, item % split, a, bias, c);
+          for (int panel = item % split; panel < panels.count(); panel += split) {
+            product.run(scratch, isLast, panel, a, bias, to.address(start * to.dim(1)));
           }
         });
   }
@@ -136,12 +148,13 @@ final class CpuLinear implements LinearKernels {
       CpuTensor to = CpuTensor.of(gx.target().matrix(w.dim(1)));
       long rows = g.dim(0);
       Panels panels = panels(w, Use.BACKWARD, rows, g.half() || to.half());
-      int tiles = tiles(rows, w).count();
-      try (CpuTensor sums = CpuTensor.of(engine.allocate(tiles, Simd.padded((int) w.dim(0))))) {
-        multiply(g, 0, rows, panels, w, 0, to, gx.add(), gb == null ? null : sums);
+      Pieces tiles = tiles(rows, w, Use.BACKWARD);
+      try (CpuTensor sums =
+          CpuTensor.of(engine.allocate(tiles.count(), Simd.padded((int) w.dim(0))))) {
+        multiply(g, 0, tiles, panels, 0, to, gx.add(), gb == null ? null : sums);
         if (gb != null) {
           reductions.addUp(
-              sums, tiles, Math.toIntExact(g.dim(1)), CpuTensor.of(gb.target()), gb.add());
+              sums, tiles.count(), Math.toIntExact(g.dim(1)), CpuTensor.of(gb.target()), gb.add());
         }
       }
     } else if (gb != null) {
@@ -154,6 +167,19 @@ final class CpuLinear implements LinearKernels {
 
   /** W̄ = ȳᵀ x. */
   void addOuterProducts(CpuTensor g, CpuTensor x, Cotangent gw) {
+    if (!addPackedOuterProducts(g, x, false, gw)) {
+      addPlainOuterProducts(g, x, gw);
+    }
+  }
+
+  /**
+   * W̄ = ȳᵀ GELU(h), unless the product needs GELU(h) in memory: then false, and nothing is done.
+   */
+  boolean addOuterProductsOfGelu(CpuTensor g, CpuTensor h, Cotangent gw) {
+    return addPackedOuterProducts(g, h, true, gw);
+  }
+
+  private boolean addPackedOuterProducts(CpuTensor g, CpuTensor x, boolean gelu, Cotangent gw) {
     PackedOuterProduct packed =
         packedProducts
             .computeIfAbsent(
@@ -162,13 +188,14 @@ final class CpuLinear implements LinearKernels {
                 this::packedOuterProduct)
             .orElse(null);
     if (packed == null) {
-      addPlainOuterProducts(g, x, gw);
-      return;
+      return false;
     }
+    CpuTensor w = CpuTensor.of(gw.target().matrix(x.dim(1)));
     try (CpuTensor memory =
         CpuTensor.of(engine.allocate(Math.ceilDiv(packed.packedBytes(), Float.BYTES)))) {
-      packed.run(g, x, memory.address(), CpuTensor.of(gw.target()).address(), gw.add());
+      packed.run(g, x, gelu, memory.address(), w, gw.add());
     }
+    return true;
   }
 
   private Optional<PackedOuterProduct> packedOuterProduct(PackedOuterProduct.Shape shape) {

@@ -31,6 +31,7 @@ final class FactorPacking {
   private static final FactorPacking PARTS = new FactorPacking(Factor.SPLIT, false);
   private static final FactorPacking JOINED = new FactorPacking(Factor.JOINED, false);
   private static final FactorPacking FLOATS = new FactorPacking(Factor.HALF, false);
+  private static final FactorPacking COPIES = new FactorPacking(Factor.FLOAT, false);
   private static final FactorPacking HALVES = new FactorPacking(Factor.HALF, true);
 
   private final Factor factor;
@@ -48,22 +49,29 @@ final class FactorPacking {
             switch (factor) {
               case JOINED -> FactorPacking::joinRows;
               case SPLIT -> FactorPacking::splitRows;
-              case HALF, FLOAT -> FactorPacking::narrowRows;
+              case HALF -> half ? FactorPacking::copyHalves : FactorPacking::narrowRows;
+              case FLOAT -> FactorPacking::copyRows;
             });
   }
 
   /**
    * A kind of copy.
    *
-   * @param factor what is written, not {@link Factor#FLOAT}
+   * @param factor what is written; of {@link Factor#FLOAT} only rows
    * @param half whether bfloat16 numbers are read; not where they are split
    */
   static FactorPacking of(Factor factor, boolean half) {
     return switch (factor) {
       case SPLIT -> PARTS;
       case JOINED -> JOINED;
-      case HALF, FLOAT -> half ? HALVES : FLOATS;
+      case HALF -> half ? HALVES : FLOATS;
+      case FLOAT -> COPIES;
     };
+  }
+
+  /** Plain copies of rows. */
+  static FactorPacking copies(boolean half) {
+    return half ? HALVES : COPIES;
   }
 
   /** Bytes between the parts of a right-hand {@link Factor#JOINED}. */
@@ -132,11 +140,25 @@ final class FactorPacking {
    * @param part bytes between the results of two parts
    */
   void pairs(long from, long stride, long rows, long columns, long to, long part) {
-    pairs.run(from, stride, rows, columns, to, part, 0, 0);
+    pairs(from, stride, rows, columns, to, part, rows);
+  }
+
+  /**
+   * Rows of a right-hand factor, not of {@link Factor#JOINED}.
+   *
+   * @param all how many rows the factor has
+   */
+  void pairs(long from, long stride, long rows, long columns, long to, long part, long all) {
+    pairs.run(from, stride, rows, columns, to, part, all, 0);
+  }
+
+  /** The address of a row's first pair in a right-hand factor. */
+  static long pairOfRow(long factor, long row) {
+    return factor + row * BLOCK_ROW_BYTES;
   }
 
   private void pairs(
-      long from, long stride, long rows, long columns, long to, long part, long no, long none) {
+      long from, long stride, long rows, long columns, long to, long part, long all, long none) {
     for (long row = 0; row < rows; row += 2) {
       for (long column = 0; column < columns; column += BLOCK) {
         pair(
@@ -144,7 +166,7 @@ final class FactorPacking {
             stride * bytes(),
             (long) LANES * bytes(),
             BLOCK / LANES,
-            to + (column / BLOCK * factor.side * rows + row) * BLOCK_ROW_BYTES,
+            to + (column / BLOCK * factor.side * all + row) * BLOCK_ROW_BYTES,
             part);
       }
     }
@@ -279,7 +301,7 @@ final class FactorPacking {
   }
 
   /**
-   * A left-hand factor of a float32 matrix.
+   * A left-hand factor of a matrix; of bfloat16 for {@link Factor#HALF} only.
    *
    * @param from address of the first row
    * @param fromRowBytes bytes between rows
@@ -296,6 +318,32 @@ final class FactorPacking {
 
   // A method for each kind of rows: with several in one, the compiler inlines no more of them than
   // it has room for.
+
+  private static void copyHalves(
+      long from,
+      long fromRowBytes,
+      long to,
+      long toRowBytes,
+      long part,
+      long rows,
+      long columns,
+      long none) {
+    for (long row = 0; row < rows; row++) {
+      Simd.copyHalves(from + row * fromRowBytes, to + row * toRowBytes, (int) columns);
+    }
+  }
+
+  private static void copyRows(
+      long from,
+      long fromRowBytes,
+      long to,
+      long toRowBytes,
+      long part,
+      long rows,
+      long columns,
+      long none) {
+    SumRows.writeFloat(from, fromRowBytes, 0, to, toRowBytes, rows, columns, 0);
+  }
 
   private static void narrowRows(
       long from,

@@ -7,10 +7,13 @@ import static org.meanflow.nn.engine.cpu.Simd.store;
 import jdk.incubator.vector.FloatVector;
 
 /**
- * GELU and its slope for whole rows, float32 ({@link FloatGelu}) or bfloat16 ({@link HalfGelu}).
+ * GELU and its slope for rows, to the precision of float32 ({@link FloatGelu}) or bfloat16 ({@link
+ * HalfGelu}). Whole vectors are written.
  */
 final class GeluRows {
   private static final OutlinedLoop VALUES = new OutlinedLoop(GeluRows::valueRows);
+  private static final OutlinedLoop BIASED = new OutlinedLoop(GeluRows::biasedRows);
+  private static final OutlinedLoop KEPT = new OutlinedLoop(GeluRows::keptRows);
   private static final OutlinedLoop SLOPES = new OutlinedLoop(GeluRows::slopeRows);
 
   private GeluRows() {}
@@ -21,87 +24,9 @@ final class GeluRows {
     }
   }
 
-  /**
-   * y = GELU(x) for rows of a matrix, all bfloat16 or all float32; whole vectors are written.
-   *
-   * @param half whether they are bfloat16
-   * @param x address of the first row
-   * @param xRowBytes bytes between rows of x
-   * @param y address of the result
-   * @param yRowBytes bytes between rows of y
-   * @param rows how many
-   * @param length of a row
-   */
-  static void values(
-      boolean half, long x, long xRowBytes, long y, long yRowBytes, long rows, long length) {
-    boolean dense = isDense(half, length, xRowBytes, yRowBytes);
-    VALUES.run(
-        x,
-        xRowBytes,
-        y,
-        yRowBytes,
-        dense ? 1 : rows,
-        dense ? rows * length : length,
-        half ? 1 : 0,
-        0);
-  }
-
-  /**
-   * Whether rows follow each other: then they are one, and no row's end is written over the next.
-   */
-  private static boolean isDense(boolean half, long length, long xRowBytes, long yRowBytes) {
-    long bytes = length * (half ? Short.BYTES : Float.BYTES);
-    return xRowBytes == bytes && yRowBytes == bytes;
-  }
-
-  private static void valueRows(
-      long x, long xRowBytes, long y, long yRowBytes, long rows, long length, long half, long no) {
-    for (long row = 0; row < rows; row++) {
-      if (half == 1) {
-        halfValues(x + row * xRowBytes, y + row * yRowBytes, (int) length);
-      } else {
-        values(x + row * xRowBytes, y + row * yRowBytes, (int) length);
-      }
-    }
-  }
-
-  /** y = GELU′(x) ⊙ d, with d in rows like those of x; otherwise as {@code values}. */
-  static void slopes(
-      boolean half,
-      long x,
-      long d,
-      long xRowBytes,
-      long y,
-      long yRowBytes,
-      long rows,
-      long length) {
-    boolean dense = isDense(half, length, xRowBytes, yRowBytes);
-    SLOPES.run(
-        x,
-        d,
-        xRowBytes,
-        y,
-        yRowBytes,
-        dense ? 1 : rows,
-        dense ? rows * length : length,
-        half ? 1 : 0);
-  }
-
-  private static void slopeRows(
-      long x, long d, long xRowBytes, long y, long yRowBytes, long rows, long length, long half) {
-    for (long row = 0; row < rows; row++) {
-      long place = row * xRowBytes;
-      if (half == 1) {
-        halfSlopes(x + place, d + place, y + row * yRowBytes, (int) length);
-      } else {
-        slopes(x + place, d + place, y + row * yRowBytes, (int) length);
-      }
-    }
-  }
-
   static void halfValues(long x, long y, int length) {
     for (int i = 0; i < length; i += LANES) {
-      Simd.storeResult(HalfGelu.value(Simd.load(x, i, true)), y, i, true);
+      Simd.storeResult(HalfGelu.value(load(x, i, true)), y, i, true);
     }
   }
 
@@ -113,8 +38,127 @@ final class GeluRows {
 
   static void halfSlopes(long x, long d, long y, int length) {
     for (int i = 0; i < length; i += LANES) {
-      FloatVector slope = HalfGelu.slope(Simd.load(x, i, true));
-      Simd.storeResult(slope.mul(Simd.load(d, i, true)), y, i, true);
+      Simd.storeResult(HalfGelu.slope(load(x, i, true)).mul(load(d, i, true)), y, i, true);
+    }
+  }
+
+  /**
+   * x = GELU(h).
+   *
+   * @param half whether h is bfloat16
+   * @param h address of the first row
+   * @param hRowBytes bytes between rows of h
+   * @param x address of the result, float32
+   * @param xRowBytes bytes between rows of x
+   * @param rows how many
+   * @param columns how many
+   */
+  static void values(
+      boolean half, long h, long hRowBytes, long x, long xRowBytes, long rows, long columns) {
+    VALUES.run(h, hRowBytes, x, xRowBytes, rows, columns, half ? 1 : 0, 0);
+  }
+
+  private static void valueRows(
+      long h, long hRowBytes, long x, long xRowBytes, long rows, long columns, long half, long no) {
+    for (long row = 0; row < rows; row++) {
+      long from = h + row * hRowBytes;
+      long to = x + row * xRowBytes;
+      if (half == 1) {
+        for (int i = 0; i < columns; i += LANES) {
+          store(HalfGelu.value(load(from, i, true)), to, i);
+        }
+      } else {
+        values(from, to, (int) columns);
+      }
+    }
+  }
+
+  /**
+   * h = x + b, x = GELU(x + b), all float32.
+   *
+   * @param x address of the first row
+   * @param xRowBytes bytes between rows of x
+   * @param b address of a row
+   * @param h address of the first row; 0 if h is not wanted
+   * @param hRowBytes bytes between rows of h
+   * @param rows how many
+   * @param columns how many
+   */
+  static void biased(
+      long x, long xRowBytes, long b, long h, long hRowBytes, long rows, long columns) {
+    BIASED.run(x, xRowBytes, b, h, hRowBytes, rows, columns, 0);
+  }
+
+  private static void biasedRows(
+      long x, long xRowBytes, long b, long h, long hRowBytes, long rows, long columns, long no) {
+    int whole = (int) columns / LANES * LANES;
+    for (long row = 0; row < rows; row++) {
+      long from = x + row * xRowBytes;
+      long to = h + row * hRowBytes;
+      if (h == 0) {
+        for (int i = 0; i < columns; i += LANES) {
+          store(FloatGelu.value(load(from, i).add(load(b, i))), from, i);
+        }
+        continue;
+      }
+      for (int i = 0; i < whole; i += LANES) {
+        FloatVector sum = load(from, i).add(load(b, i));
+        store(sum, to, i);
+        store(FloatGelu.value(sum), from, i);
+      }
+      if (whole < columns) {
+        FloatVector sum = load(from, whole).add(load(b, whole));
+        store(sum, from, whole);
+        for (int i = whole; i < columns; i++) {
+          Simd.set(to, i, Simd.get(from, i));
+        }
+        store(FloatGelu.value(sum), from, whole);
+      }
+    }
+  }
+
+  /** h = x, x = GELU(x), all bfloat16; otherwise as {@link #biased}. */
+  static void kept(long x, long xRowBytes, long h, long hRowBytes, long rows, long columns) {
+    KEPT.run(x, xRowBytes, h, hRowBytes, rows, columns, 0, 0);
+  }
+
+  private static void keptRows(
+      long x, long xRowBytes, long h, long hRowBytes, long rows, long columns, long no, long none) {
+    for (long row = 0; row < rows; row++) {
+      long from = x + row * xRowBytes;
+      if (h != 0) {
+        Simd.copyHalves(from, h + row * hRowBytes, (int) columns);
+      }
+      halfValues(from, from, (int) columns);
+    }
+  }
+
+  /**
+   * d = GELU′(h) ⊙ d.
+   *
+   * @param half whether both are bfloat16; otherwise float32
+   * @param h address of the first row
+   * @param hRowBytes bytes between rows of h
+   * @param d address of the first row
+   * @param dRowBytes bytes between rows of d
+   * @param rows how many
+   * @param columns how many
+   */
+  static void slopes(
+      boolean half, long h, long hRowBytes, long d, long dRowBytes, long rows, long columns) {
+    SLOPES.run(h, hRowBytes, d, dRowBytes, rows, columns, half ? 1 : 0, 0);
+  }
+
+  private static void slopeRows(
+      long h, long hRowBytes, long d, long dRowBytes, long rows, long columns, long half, long no) {
+    for (long row = 0; row < rows; row++) {
+      long from = h + row * hRowBytes;
+      long to = d + row * dRowBytes;
+      if (half == 1) {
+        halfSlopes(from, to, to, (int) columns);
+      } else {
+        slopes(from, to, to, (int) columns);
+      }
     }
   }
 }

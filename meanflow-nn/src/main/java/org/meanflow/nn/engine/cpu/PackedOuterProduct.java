@@ -8,7 +8,8 @@ import org.meanflow.nn.engine.cpu.Product.Spec;
  * W = yᵀ x, or W += yᵀ x, of bfloat16 factors, for y {@code [rows, out]} and x {@code [rows, in]}:
  * the gradient of a weight, compiled for one shape. Each is packed once, block by block of rows:
  * first the one of fewer columns, which all pieces of the other are multiplied with; these each by
- * the thread that multiplies.
+ * the thread that multiplies, some blocks at a time. Products are added up in memory of their own,
+ * as in {@link TileProduct}.
  */
 final class PackedOuterProduct {
   /** Sides of what is multiplied at once. */
@@ -17,7 +18,12 @@ final class PackedOuterProduct {
   /** Rows of packed yᵀ are this much longer, so that they don't share sets of the cache. */
   private static final long GAP = 32;
 
+  /** Blocks whose products are added up before they are added to W, where sums don't stay. */
+  private static final int BLOCKS = 4;
+
   private static final int PIECE_SLOT = 2;
+  private static final int SUMS_SLOT = 3;
+  private static final int VALUES_SLOT = 4;
 
   private final Workers workers;
   private final Shape shape;
@@ -60,7 +66,7 @@ final class PackedOuterProduct {
                         ins.size(lastIn),
                         left(),
                         right(all, lastBlock, lastIn),
-                        Layout.rows(false, shape.in),
+                        Layout.rows(false, sumsStride()),
                         false,
                         add));
           }
@@ -137,56 +143,77 @@ final class PackedOuterProduct {
     return (blocks.size() + GAP) * Short.BYTES;
   }
 
+  private long sumsStride() {
+    return ins.size() + GAP;
+  }
+
   /**
    * Computes.
    *
    * @param y {@code [rows, out]}
    * @param x {@code [rows, in]}
+   * @param gelu whether GELU(x) takes the place of x
    * @param memory address of {@link #packedBytes}
-   * @param w address of W, float32
+   * @param w W
    * @param add whether to add to W
    */
-  void run(CpuTensor y, CpuTensor x, long memory, long w, boolean add) {
-    if (shape.isTall()) {
-      workers.run(
-          blocks.count() * ins.count(),
-          (item, scratch) ->
-              packIn(x, item / ins.count(), item % ins.count(), memory + item * inBytes()));
-      workers.run(
-          outs.count(),
-          (out, scratch) -> {
-            long left = scratch.bytes(PIECE_SLOT, outBytes());
-            for (int block = 0; block < blocks.count(); block++) {
-              packOut(y, block, out, left, scratch);
-              for (int in = 0; in < ins.count(); in++) {
-                long right = memory + (block * ins.count() + in) * inBytes();
-                multiply(scratch, block, out, in, left, right, w, add);
+  void run(CpuTensor y, CpuTensor x, boolean gelu, long memory, CpuTensor w, boolean add) {
+    boolean tall = shape.isTall();
+    Pieces first = tall ? ins : outs;
+    Pieces second = tall ? outs : ins;
+    boolean stay = first.count() == 1;
+    int group = stay ? 1 : BLOCKS;
+    long firstBytes = tall ? inBytes() : outBytes();
+    long secondBytes = tall ? outBytes() : inBytes();
+    workers.run(
+        blocks.count() * first.count(),
+        (item, scratch) -> {
+          int block = item / first.count();
+          int piece = item % first.count();
+          long to = memory + item * firstBytes;
+          if (tall) {
+            packIn(x, gelu, block, piece, to, scratch);
+          } else {
+            packOut(y, block, piece, to, scratch);
+          }
+        });
+    workers.run(
+        second.count(),
+        (piece, scratch) -> {
+          long packed = scratch.bytes(PIECE_SLOT, group * secondBytes);
+          long sums = scratch.bytes(SUMS_SLOT, outs.size() * sumsStride() * Float.BYTES);
+          for (int start = 0; start < blocks.count(); start += group) {
+            int end = Math.min(start + group, blocks.count());
+            for (int block = start; block < end; block++) {
+              long to = packed + (block - start) * secondBytes;
+              if (tall) {
+                packOut(y, block, piece, to, scratch);
+              } else {
+                packIn(x, gelu, block, piece, to, scratch);
               }
             }
-          });
-    } else {
-      workers.run(
-          blocks.count() * outs.count(),
-          (item, scratch) ->
-              packOut(
-                  y,
-                  item / outs.count(),
-                  item % outs.count(),
-                  memory + item * outBytes(),
-                  scratch));
-      workers.run(
-          ins.count(),
-          (in, scratch) -> {
-            long right = scratch.bytes(PIECE_SLOT, inBytes());
-            for (int block = 0; block < blocks.count(); block++) {
-              packIn(x, block, in, right);
-              for (int out = 0; out < outs.count(); out++) {
-                long left = memory + (block * outs.count() + out) * outBytes();
-                multiply(scratch, block, out, in, left, right, w, add);
+            for (int other = 0; other < first.count(); other++) {
+              int out = tall ? piece : other;
+              int in = tall ? other : piece;
+              for (int block = start; block < end; block++) {
+                long one = memory + (block * first.count() + other) * firstBytes;
+                long two = packed + (block - start) * secondBytes;
+                multiply(
+                    scratch,
+                    block,
+                    out,
+                    in,
+                    tall ? two : one,
+                    tall ? one : two,
+                    block > (stay ? 0 : start),
+                    sums);
+              }
+              if (!stay || end == blocks.count()) {
+                write(sums, out, in, w, add || (!stay && start > 0));
               }
             }
-          });
-    }
+          }
+        });
   }
 
   private void packOut(CpuTensor y, int block, int out, long to, Scratch scratch) {
@@ -202,32 +229,59 @@ final class PackedOuterProduct {
             scratch);
   }
 
-  private void packIn(CpuTensor x, int block, int in, long to) {
-    FactorPacking.of(shape.factor, x.half())
-        .pairs(
-            x.address(blocks.start(block) * shape.in + ins.start(in)),
-            shape.in,
-            blocks.size(blocks.isLast(block)),
-            ins.size(ins.isLast(in)),
-            to,
-            inPart());
+  private void packIn(CpuTensor x, boolean gelu, int block, int in, long to, Scratch scratch) {
+    long from = x.address(blocks.start(block) * shape.in + ins.start(in));
+    long rows = blocks.size(blocks.isLast(block));
+    long columns = ins.size(ins.isLast(in));
+    if (!gelu) {
+      FactorPacking.of(shape.factor, x.half()).pairs(from, shape.in, rows, columns, to, inPart());
+      return;
+    }
+    FactorPacking packing = FactorPacking.of(shape.factor, false);
+    long xRowBytes = shape.in * x.elementBytes();
+    long rowBytes = columns * Float.BYTES;
+    long values = scratch.bytes(VALUES_SLOT, SumRows.STRIP * rowBytes);
+    for (long row = 0; row < rows; row += SumRows.STRIP) {
+      GeluRows.values(
+          x.half(), from + row * xRowBytes, xRowBytes, values, rowBytes, SumRows.STRIP, columns);
+      packing.pairs(
+          values,
+          columns,
+          SumRows.STRIP,
+          columns,
+          FactorPacking.pairOfRow(to, row),
+          inPart(),
+          rows);
+    }
   }
 
   private void multiply(
-      Scratch scratch, int block, int out, int in, long left, long right, long w, boolean add) {
+      Scratch scratch, int block, int out, int in, long left, long right, boolean add, long sums) {
     boolean lastBlock = blocks.isLast(block);
     boolean lastOut = outs.isLast(out);
     boolean lastIn = ins.isLast(in);
     TileProduct.multiply(
         shape.factor,
         scratch,
-        products[Product.index(lastBlock, lastOut, lastIn, add || block > 0)],
+        products[Product.index(lastBlock, lastOut, lastIn, add)],
         products[Product.index(lastBlock, lastOut, lastIn, true)],
         left,
         outPart(),
         right,
         inPart(),
+        sums);
+  }
+
+  private void write(long sums, int out, int in, CpuTensor w, boolean add) {
+    SumRows.write(
+        sums,
+        sumsStride() * Float.BYTES,
         0,
-        w + (outs.start(out) * shape.in + ins.start(in)) * Float.BYTES);
+        w.address(outs.start(out) * shape.in + ins.start(in)),
+        shape.in * Float.BYTES,
+        false,
+        add,
+        outs.size(outs.isLast(out)),
+        ins.size(ins.isLast(in)));
   }
 }

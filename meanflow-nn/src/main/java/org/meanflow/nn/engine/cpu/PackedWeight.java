@@ -96,9 +96,13 @@ final class PackedWeight implements AutoCloseable {
     return Pieces.of(length, SIDE, MULTIPLE);
   }
 
-  /** The rows of a matrix, cut if there are several parts to read. */
+  /**
+   * The rows of a matrix, in pieces like those of columns, which become rows of the next product;
+   * of {@link Factor#HALF} two are one chunk.
+   */
   static Pieces chunks(Factor factor, long rows) {
-    return factor.parts > 1 ? cut(rows) : new Pieces(rows, rows);
+    Pieces pieces = cut(rows);
+    return factor == Factor.HALF ? new Pieces(rows, Math.min(rows, 2 * pieces.size())) : pieces;
   }
 
   Panels panels() {

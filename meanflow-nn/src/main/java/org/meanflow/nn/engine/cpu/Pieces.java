@@ -22,6 +22,11 @@ record Pieces(long length, long size) {
     return piece * size;
   }
 
+  /** The piece that a position lies in. */
+  int at(long position) {
+    return Math.toIntExact(position / size);
+  }
+
   boolean isLast(int piece) {
     return piece == count() - 1;
   }

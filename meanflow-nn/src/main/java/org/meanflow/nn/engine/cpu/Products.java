@@ -26,11 +26,8 @@ final class Products {
   private final Map<Change, Reorder> reorders = new HashMap<>();
   private final Map<Change, Boolean> pairs = new HashMap<>();
 
-  /** With shorter sides, sums are read and written too often for {@link Factor#SPLIT}. */
-  private static final long LEAST_SPLIT = 256;
-
   /** With shorter sides, splitting costs more than it saves. */
-  private static final long LEAST_JOINED = 128;
+  private static final long LEAST_SPLIT = 128;
 
   /** Up to so many rows {@link Factor#JOINED} is the faster way; with more it leaves the cache. */
   private static final long MOST_JOINED = 192;
@@ -149,8 +146,7 @@ final class Products {
       return Factor.HALF;
     }
     Factor factor = k <= MOST_JOINED ? Factor.JOINED : Factor.SPLIT;
-    long least = factor == Factor.JOINED ? LEAST_JOINED : LEAST_SPLIT;
-    if (!split || Math.min(k, n) < least || !FactorPacking.fits(k, n)) {
+    if (!split || Math.min(k, n) < LEAST_SPLIT || !FactorPacking.fits(k, n)) {
       return Factor.FLOAT;
     }
     return splits.computeIfAbsent(new Split(factor, k, n), this::isPossible)

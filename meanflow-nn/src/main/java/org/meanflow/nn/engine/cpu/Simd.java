@@ -139,6 +139,17 @@ final class Simd {
     }
   }
 
+  /** Copies bfloat16 numbers. */
+  static void copyHalves(long from, long to, int length) {
+    int whole = length / (2 * LANES) * (2 * LANES);
+    for (long at = 0; at < (long) whole * Short.BYTES; at += BYTES) {
+      store(load(from + at), to + at);
+    }
+    for (int i = whole; i < length; i++) {
+      ALL.set(SHORT, to + (long) i * Short.BYTES, ALL.get(SHORT, from + (long) i * Short.BYTES));
+    }
+  }
+
   /** The length rounded up to whole vectors. */
   static int padded(int length) {
     return (length + LANES - 1) / LANES * LANES;

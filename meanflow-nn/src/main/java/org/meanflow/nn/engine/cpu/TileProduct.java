@@ -1,42 +1,49 @@
 package org.meanflow.nn.engine.cpu;
 
+import java.util.Objects;
+import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.cpu.Panels.Chunk;
 import org.meanflow.nn.engine.cpu.Product.Layout;
 import org.meanflow.nn.engine.cpu.Product.Spec;
 
 /**
  * Rows in tiles that stay in a core's cache, times the panels of a matrix, chunk by chunk of its
- * rows.
+ * rows. The products are added up in memory of their own: within the rows of a wide tensor, which
+ * often lie a multiple of 1 KB apart, sums would share few sets of the cache, and products take
+ * about 1.3 times as long.
  */
 final class TileProduct {
   /** Rows of a tile: fewer read the matrix too often, more leave the second-level cache. */
   private static final long ROWS = 256;
 
-  /** The same for wide rows of {@link Factor#HALF}. */
-  private static final long WIDE_HALF_ROWS = 128;
-
-  private static final long WIDE = 1024;
+  /** The same for {@link Factor#JOINED}, which takes more memory. */
+  private static final long JOINED_ROWS = 192;
 
   /** There are at least so many tiles, to be shared out, unless they became too small. */
   private static final long TILES = 4;
 
-  private static final long LEAST_ROWS = 64;
+  private static final long LEAST_ROWS = 128;
   private static final long MULTIPLE = 16;
 
-  /** Rows that are copied are this much longer, so that they don't share sets of the cache. */
+  /** Rows of factors and sums are this much longer, so that they don't share sets of the cache. */
   private static final long GAP = 32;
 
-  private static final int ROWS_SLOT = 5;
+  /** Single products are written into rows of up to so many elements at once. */
+  private static final long LONGEST_DIRECT = 512;
+
+  private static final int SUMS_SLOT = 5;
 
   private final Panels b;
   private final Pieces tiles;
-  private final Result result;
+  private final @Nullable Result result;
+  private final boolean summed;
   private final boolean direct;
   private final FactorPacking packing;
+  private final FactorPacking filling;
   private final Product[] products = new Product[16];
 
   /**
-   * What becomes of the products.
+   * What the sums become rows of.
    *
    * @param half whether they are bfloat16
    * @param stride elements between their rows
@@ -45,34 +52,27 @@ final class TileProduct {
    */
   record Result(boolean half, long stride, boolean bias, boolean add) {}
 
-  /** Writes the rows of a tile. */
-  @FunctionalInterface
-  interface Rows {
-
-    /**
-     * Writes.
-     *
-     * @param to address of the first row
-     * @param rowBytes bytes between rows
-     */
-    void write(long to, long rowBytes);
-  }
-
   /**
    * A product of tiles.
    *
    * @param all compiles
    * @param b the matrix
    * @param tiles the rows
-   * @param halfSource whether the left-hand factor is bfloat16
-   * @param result what becomes of the products
+   * @param direct whether the rows of a tensor are multiplied where they are, without being copied
+   * @param result what the sums become rows of; {@code null} if they are wanted as they are
    */
-  TileProduct(Products all, Panels b, Pieces tiles, boolean halfSource, Result result) {
+  TileProduct(Products all, Panels b, Pieces tiles, boolean direct, @Nullable Result result) {
     this.b = b;
-    this.tiles = tiles;
     this.result = result;
-    direct = b.factor() == Factor.FLOAT || (b.factor() == Factor.HALF && halfSource);
+    summed =
+        result == null
+            || b.factor().parts > 1
+            || b.chunks().count() > 1
+            || result.stride > LONGEST_DIRECT;
+    this.tiles = tiles;
+    this.direct = direct;
     packing = FactorPacking.of(b.factor(), false);
+    filling = FactorPacking.of(b.factor(), b.factor() == Factor.HALF);
     for (int i = 0; i < products.length; i++) {
       products[i] = products[known(i)];
       if (products[i] == null) {
@@ -96,7 +96,7 @@ final class TileProduct {
     return index;
   }
 
-  private Spec spec(boolean lastTile, boolean lastPanel, boolean lastChunk, boolean first) {
+  private Spec spec(boolean lastTile, boolean lastPanel, boolean lastChunk, boolean add) {
     long k = b.factor().side * b.chunks().size(lastChunk);
     int panel = lastPanel ? b.count() - 1 : 0;
     int chunk = lastChunk ? b.chunks().count() - 1 : 0;
@@ -106,30 +106,29 @@ final class TileProduct {
         b.columns().size(lastPanel),
         Layout.rows(b.factor().half, rowStride()),
         b.chunk(panel, chunk).layout(),
-        Layout.rows(result.half, result.stride),
-        first && result.bias,
-        !first || result.add);
+        summed ? Layout.rows(false, stride(b)) : Layout.rows(target().half, target().stride),
+        !summed && target().bias,
+        summed ? add : target().add);
+  }
+
+  /** Whether the result is the sum of several products, or wanted as sums. */
+  boolean isSummed() {
+    return summed;
   }
 
   /**
    * Cuts rows into tiles.
    *
    * @param rows how many there are
-   * @param widest the longer side of the weight
    * @param factor the numbers of products
    */
-  static Pieces tiles(long rows, long widest, Factor factor) {
-    long most = factor == Factor.HALF && widest > WIDE ? WIDE_HALF_ROWS : ROWS;
+  static Pieces tiles(long rows, Factor factor) {
+    long most = factor == Factor.JOINED ? JOINED_ROWS : ROWS;
     return Pieces.of(rows, Math.clamp(Math.ceilDiv(rows, TILES), LEAST_ROWS, most), MULTIPLE);
   }
 
   Panels matrix() {
     return b;
-  }
-
-  /** Whether rows are used where they are. */
-  boolean isDirect() {
-    return direct;
   }
 
   private long rowStride() {
@@ -146,51 +145,29 @@ final class TileProduct {
    * @param slot for copied rows
    */
   long factor(CpuTensor x, long first, boolean last, Scratch scratch, int slot) {
-    long to = room(x, first, last, scratch, slot);
-    for (int chunk = 0; chunk < b.chunks().count(); chunk++) {
-      copy(x, first, to, last, chunk);
+    Pieces chunks = b.chunks();
+    long from = x.address(first * chunks.length());
+    if (direct) {
+      return from;
+    }
+    long to = scratch.bytes(slot, chunks.count() * chunkBytes(last));
+    for (int chunk = 0; chunk < chunks.count(); chunk++) {
+      long columns = chunks.size(chunks.isLast(chunk));
+      packing.rows(
+          from + chunks.start(chunk) * Float.BYTES,
+          chunks.length() * Float.BYTES,
+          chunk(to, last, chunk),
+          rowBytes(),
+          packedPart(last, columns),
+          tiles.size(last),
+          columns);
     }
     return to;
-  }
-
-  /**
-   * Copies one chunk of a factor, unless it is used where it is.
-   *
-   * @param x {@code [rows, k]}
-   * @param first row of the tile
-   * @param a address of the factor
-   * @param last whether the tile is the last
-   * @param chunk which
-   */
-  void copy(CpuTensor x, long first, long a, boolean last, int chunk) {
-    if (direct) {
-      return;
-    }
-    long k = b.chunks().length();
-    packing.rows(
-        x.address(first * k + b.chunks().start(chunk)),
-        k * Float.BYTES,
-        address(a, last, chunk, 0),
-        rowBytes(),
-        packedPart(last, b.chunks().size(b.chunks().isLast(chunk))),
-        tiles.size(last),
-        b.chunks().size(b.chunks().isLast(chunk)));
   }
 
   /** Bytes between the parts of a number: in the next matrix, or further on in the row. */
   private long packedPart(boolean last, long columns) {
     return b.factor() == Factor.JOINED ? columns * b.factor().bytes() : partBytes(last);
-  }
-
-  /** Where a tile of x becomes a factor, once all its chunks are copied. */
-  long room(CpuTensor x, long first, boolean last, Scratch scratch, int slot) {
-    return direct ? x.address(first * b.chunks().length()) : room(last, scratch, slot);
-  }
-
-  /** Memory for the copied rows of a tile. */
-  long room(boolean last, Scratch scratch, int slot) {
-    long bytes = direct ? tiles.size(last) * rowBytes() : b.chunks().count() * chunkBytes(last);
-    return scratch.bytes(slot, bytes);
   }
 
   private long rowBytes() {
@@ -205,37 +182,76 @@ final class TileProduct {
     return tiles.size(last) * rowBytes();
   }
 
-  private long address(long a, boolean last, int chunk, long row) {
-    return a + chunk * chunkBytes(last) + row * rowBytes();
+  private long chunk(long a, boolean last, int chunk) {
+    return a + chunk * chunkBytes(last);
+  }
+
+  /** Memory for one chunk of a tile's factor, to be filled. */
+  long chunkRoom(Scratch scratch, int slot) {
+    return scratch.bytes(slot, chunkBytes(false));
   }
 
   /**
-   * Fills one chunk of a factor.
+   * Fills columns of some rows of one chunk of a factor.
    *
-   * @param a address of the factor
+   * @param a address of the chunk
    * @param last whether the tile is the last
-   * @param chunk which
-   * @param scratch of the calling thread
-   * @param rows writes its rows, bfloat16 for {@link Factor#HALF}, otherwise float32
+   * @param row the first
+   * @param column the first within the chunk
+   * @param from address of the rows: bfloat16 for {@link Factor#HALF}, otherwise float32
+   * @param fromRowBytes bytes between them
+   * @param rows how many
+   * @param columns how many; all of the chunk where numbers are split
    */
-  void fill(long a, boolean last, int chunk, Scratch scratch, Rows rows) {
-    long to = address(a, last, chunk, 0);
-    if (!b.factor().isSplit()) {
-      rows.write(to, rowBytes());
-      return;
-    }
-    long length = b.chunks().size(b.chunks().isLast(chunk));
-    long bytes = length * Float.BYTES;
-    long staged = scratch.bytes(ROWS_SLOT, tiles.size(last) * bytes);
-    rows.write(staged, bytes);
-    packing.rows(staged, bytes, to, rowBytes(), packedPart(last, length), tiles.size(last), length);
+  void fill(
+      long a,
+      boolean last,
+      long row,
+      long column,
+      long from,
+      long fromRowBytes,
+      long rows,
+      long columns) {
+    filling.rows(
+        from,
+        fromRowBytes,
+        a + row * rowBytes() + column * b.factor().bytes(),
+        rowBytes(),
+        packedPart(last, columns),
+        rows,
+        columns);
   }
 
-  /** Multiplies with all panels. */
-  void run(Scratch scratch, boolean last, long a, long bias, long c) {
-    for (int panel = 0; panel < b.count(); panel++) {
-      run(scratch, last, panel, a, bias, c);
+  /** Elements between rows in scratch memory that hold a panel's columns. */
+  static long stride(Panels b) {
+    return Simd.padded(Math.toIntExact(b.columns().size())) + GAP;
+  }
+
+  /** Bytes between the rows of sums. */
+  long sumsRowBytes() {
+    return stride(b) * Float.BYTES;
+  }
+
+  /** Bytes of the sums of one tile and panel. */
+  long sumsBytes() {
+    return tiles.size() * sumsRowBytes();
+  }
+
+  /**
+   * Multiplies with one panel.
+   *
+   * @param scratch of the calling thread
+   * @param last whether the tile is the last
+   * @param panel which
+   * @param a address of the tile's factor
+   * @return address of the sums, in scratch memory until the next call
+   */
+  long sums(Scratch scratch, boolean last, int panel, long a) {
+    long sums = scratch.bytes(SUMS_SLOT, sumsBytes());
+    for (int chunk = 0; chunk < b.chunks().count(); chunk++) {
+      run(scratch, last, panel, chunk, chunk(a, last, chunk), sums);
     }
+    return sums;
   }
 
   /**
@@ -249,9 +265,29 @@ final class TileProduct {
    * @param c address of the result's first row of the tile
    */
   void run(Scratch scratch, boolean last, int panel, long a, long bias, long c) {
-    for (int chunk = 0; chunk < b.chunks().count(); chunk++) {
-      run(scratch, last, panel, chunk, a, bias, c);
+    if (summed) {
+      write(sums(scratch, last, panel, a), last, panel, bias, c);
+    } else {
+      Product product = products[Product.index(last, b.columns().isLast(panel), false, false)];
+      product.run(scratch, a, b.chunk(panel, 0).address(), bias(panel, bias), result(panel, c));
     }
+  }
+
+  private long bias(int panel, long bias) {
+    return bias == 0 ? 0 : bias + b.columns().start(panel) * Float.BYTES;
+  }
+
+  private long result(int panel, long c) {
+    return c + b.columns().start(panel) * (target().half ? Short.BYTES : Float.BYTES);
+  }
+
+  private Result target() {
+    return Objects.requireNonNull(result, "only sums are wanted");
+  }
+
+  /** Bytes between rows of the result. */
+  long resultRowBytes() {
+    return target().stride * (target().half ? Short.BYTES : Float.BYTES);
   }
 
   /**
@@ -260,36 +296,50 @@ final class TileProduct {
    * @param scratch of the calling thread
    * @param last whether the tile is the last
    * @param panel which
-   * @param chunk which; the first one sets the result, the others add to it
-   * @param a address of the tile's factor
-   * @param bias address of the bias; 0 without one
-   * @param c address of the result's first row of the tile
+   * @param chunk which; the first one sets the sums, the others add to them
+   * @param a address of that chunk
+   * @param sums address of the sums
    */
-  void run(Scratch scratch, boolean last, int panel, int chunk, long a, long bias, long c) {
+  void run(Scratch scratch, boolean last, int panel, int chunk, long a, long sums) {
     Chunk right = b.chunk(panel, chunk);
     boolean lastPanel = b.columns().isLast(panel);
     boolean lastChunk = b.chunks().isLast(chunk);
-    Product first = products[Product.index(last, lastPanel, lastChunk, chunk == 0)];
-    Product more = products[Product.index(last, lastPanel, lastChunk, false)];
-    long left = address(a, last, chunk, 0);
-    long from = b.columns().start(panel);
-    long to = c + from * (result.half ? Short.BYTES : Float.BYTES);
-    long row = bias == 0 ? 0 : bias + from * Float.BYTES;
     multiply(
         b.factor(),
         scratch,
-        first,
-        more,
-        left,
+        products[Product.index(last, lastPanel, lastChunk, chunk > 0)],
+        products[Product.index(last, lastPanel, lastChunk, true)],
+        a,
         partBytes(last),
         right.address(),
         right.part(),
-        row,
-        to);
+        sums);
   }
 
   /**
-   * C = A·B + bias, or C += A·B, for all parts that count.
+   * Makes sums rows of the result; they are not defined afterwards.
+   *
+   * @param sums their address
+   * @param last whether the tile is the last
+   * @param panel which
+   * @param bias address of the bias; 0 without one
+   * @param c address of the result's first row of the tile
+   */
+  void write(long sums, boolean last, int panel, long bias, long c) {
+    SumRows.write(
+        sums,
+        sumsRowBytes(),
+        bias(panel, bias),
+        result(panel, c),
+        resultRowBytes(),
+        target().half,
+        target().add,
+        tiles.size(last),
+        b.columns().size(b.columns().isLast(panel)));
+  }
+
+  /**
+   * C = A·B, or C += A·B, for all parts that count.
    *
    * @param factor how many parts there are
    * @param scratch of the calling thread
@@ -299,7 +349,6 @@ final class TileProduct {
    * @param aPart bytes between parts of A
    * @param b address of B
    * @param bPart bytes between parts of B
-   * @param bias address of the bias; 0 without one
    * @param c address of C
    */
   static void multiply(
@@ -311,12 +360,11 @@ final class TileProduct {
       long aPart,
       long b,
       long bPart,
-      long bias,
       long c) {
     Product product = first;
     for (int right = factor.parts - 1; right >= 0; right--) {
       for (int left = factor.parts - 1 - right; left >= 0; left--) {
-        product.run(scratch, a + left * aPart, b + right * bPart, bias, c);
+        product.run(scratch, a + left * aPart, b + right * bPart, 0, c);
         product = more;
       }
     }
