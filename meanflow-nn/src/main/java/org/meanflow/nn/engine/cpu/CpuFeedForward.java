@@ -85,6 +85,7 @@ final class CpuFeedForward implements FeedForwardKernels {
      * Compiles.
      *
      * @param w1 panels of the first matrix
+     * @param tiles the rows
      * @param from rows that are multiplied with it
      * @param bias whether a row is added to the first result
      * @param w2 panels of the second matrix
@@ -122,10 +123,13 @@ final class CpuFeedForward implements FeedForwardKernels {
     /**
      * Computes a tile.
      *
+     * @param tile which
+     * @param scratch of the calling thread
      * @param x rows that are multiplied, all tiles
-     * @param b1 address of the first bias; 0 without one
+     * @param b1 address of the first bias, used for bfloat16; 0 without one
      * @param b2 address of the second bias; 0 without one
      * @param to address of the second result, the tile's first row
+     * @param activation in between
      */
     void run(
         int tile, Scratch scratch, CpuTensor x, long b1, long b2, long to, Activation activation) {

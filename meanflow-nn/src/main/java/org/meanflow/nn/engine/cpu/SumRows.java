@@ -128,8 +128,8 @@ final class SumRows {
         }
       }
       for (int i = whole; i < columns; i++) {
-        float added = bias == 0 ? 0 : Simd.get(bias, i);
-        Simd.set(target, i, Simd.get(sum, i) + added);
+        float x = Simd.get(sum, i);
+        Simd.set(target, i, bias == 0 ? x : x + Simd.get(bias, i)); // a copy keeps −0
       }
     }
   }
