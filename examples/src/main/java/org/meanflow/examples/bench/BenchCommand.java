@@ -230,7 +230,7 @@ public final class BenchCommand implements Callable<Integer> {
     err.print(watched.table(repetitions));
     err.printf(
         Locale.ROOT,
-        "%.1f %% in products with weights, at %.1f GFLOP/s: %.1f %% of the %.1f GFLOP/s that plain"
+        "%.1f %% in products of matrices, at %.1f GFLOP/s: %.1f %% of the %.1f GFLOP/s that plain"
             + " products reach here%n",
         share,
         speed,

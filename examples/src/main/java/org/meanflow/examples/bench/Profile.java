@@ -54,20 +54,27 @@ final class Profile {
    */
   record Key(String operation, Phase phase) {}
 
-  /** What it cost. */
-  record Cost(long calls, double milliseconds, double flops, double bytes) {
-    static final Cost NONE = new Cost(0, 0, 0, 0);
+  /**
+   * What it cost.
+   *
+   * @param products milliseconds in {@linkplain Engine#productMilliseconds products}; NaN if they
+   *     are not known
+   * @param flops operations in products
+   */
+  record Cost(long calls, double milliseconds, double products, double flops, double bytes) {
+    static final Cost NONE = new Cost(0, 0, 0, 0, 0);
 
     Cost plus(Cost other) {
       return new Cost(
           calls + other.calls,
           milliseconds + other.milliseconds,
+          products + other.products,
           flops + other.flops,
           bytes + other.bytes);
     }
 
     private Cost part(double share) {
-      return new Cost(calls, share * milliseconds, share * flops, share * bytes);
+      return new Cost(calls, share * milliseconds, share * products, share * flops, share * bytes);
     }
   }
 
@@ -99,7 +106,7 @@ final class Profile {
   void time(String operation, Runnable work) {
     try {
       timed(
-          call -> call.record(new Key(operation, Phase.OTHER), 0, 0),
+          call -> call.record(new Key(operation, Phase.OTHER)),
           () -> {
             work.run();
             return null;
@@ -122,7 +129,7 @@ final class Profile {
         (proxy, method, arguments) -> {
           Object result =
               timed(
-                  call -> call.record(new Key("tape", Phase.OTHER), 0, 0),
+                  call -> call.record(new Key("tape", Phase.OTHER)),
                   () -> invoke(target, method, arguments));
           return result instanceof TrainableVelocity.Pass pass
               ? watched(TrainableVelocity.Pass.class, pass)
@@ -154,7 +161,7 @@ final class Profile {
           }
           return MEMORY.contains(method.getName())
               ? timed(
-                  call -> call.record(new Key(method.getName(), Phase.OTHER), 0, 0),
+                  call -> call.record(new Key(method.getName(), Phase.OTHER)),
                   () -> invoke(engine, method, arguments))
               : invoke(engine, method, arguments);
         });
@@ -180,22 +187,20 @@ final class Profile {
   private <T> T watchFamily(Class<T> family, Object target, Engine engine) {
     return proxy(
         family,
-        (proxy, method, arguments) ->
-            timed(
-                call -> {
-                  KernelWork work = KernelWork.of(family, method.getName(), arguments, engine);
-                  Key key = key(method.getName());
-                  if (key.phase == Phase.FORWARD && work.tangentShare() > 0) {
-                    call.recordStacked(key, work);
-                  } else {
-                    call.record(key, work.flops(), work.bytes());
-                  }
-                },
-                () -> {
-                  Object result = invoke(target, method, arguments);
-                  engine.finish();
-                  return result;
-                }));
+        (proxy, method, arguments) -> {
+          double before = engine.productMilliseconds();
+          return timed(
+              call -> {
+                double products = engine.productMilliseconds() - before;
+                KernelWork work = KernelWork.of(family, method.getName(), arguments, engine);
+                call.record(key(method.getName()), products, work);
+              },
+              () -> {
+                Object result = invoke(target, method, arguments);
+                engine.finish();
+                return result;
+              });
+        });
   }
 
   /** The primitive and its rule that called a kernel, from the stack. */
@@ -235,15 +240,18 @@ final class Profile {
       this.milliseconds = milliseconds;
     }
 
-    void record(Key key, double flops, double bytes) {
-      add(key, new Cost(1, milliseconds, flops, bytes));
+    void record(Key key) {
+      add(key, new Cost(1, milliseconds, 0, 0, 0));
     }
 
     /** Value and tangent in one product: each has its share of the rows. */
-    void recordStacked(Key key, KernelWork work) {
-      Cost whole = new Cost(1, milliseconds, work.flops(), work.bytes());
-      add(key, whole.part(1 - work.tangentShare()));
-      add(new Key(key.operation, Phase.TANGENT), whole.part(work.tangentShare()));
+    void record(Key key, double products, KernelWork work) {
+      Cost whole = new Cost(1, milliseconds, products, work.flops(), work.bytes());
+      double tangents = key.phase == Phase.FORWARD ? work.tangentShare() : 0;
+      add(key, whole.part(1 - tangents));
+      if (tangents > 0) {
+        add(new Key(key.operation, Phase.TANGENT), whole.part(tangents));
+      }
     }
 
     private void add(Key key, Cost cost) {
@@ -297,9 +305,15 @@ final class Profile {
         .reduce(Cost.NONE, Cost::plus);
   }
 
-  /** The products with weights. */
+  /**
+   * The products of matrices. Where the engine does not know how long they take, the kernels that
+   * are little else: those of linear maps.
+   */
   Cost gemm() {
-    return sum(key -> LINEAR.contains(key.operation));
+    Cost all = sum(key -> true);
+    return Double.isNaN(all.products)
+        ? sum(key -> LINEAR.contains(key.operation))
+        : new Cost(all.calls, all.products, all.products, all.flops, 0);
   }
 
   /**
@@ -313,12 +327,13 @@ final class Profile {
     text.append(
         String.format(
             Locale.ROOT,
-            "%-20s %-9s %7s %10s %6s %9s %7s%n",
+            "%-20s %-9s %7s %10s %6s %9s %9s %7s%n",
             "operation",
             "rule",
             "calls",
             "ms",
             "%",
+            "products",
             "GFLOP/s",
             "GB/s"));
     costs().entrySet().stream()
@@ -331,12 +346,13 @@ final class Profile {
   private static String line(Key key, Cost cost, Cost total, int repetitions) {
     return String.format(
         Locale.ROOT,
-        "%-20s %-9s %7.1f %10.3f %6.1f %9s %7s%n",
+        "%-20s %-9s %7.1f %10.3f %6.1f %9s %9s %7s%n",
         key.operation,
         key.phase == Phase.OTHER ? "" : key.phase.name().toLowerCase(Locale.ROOT),
         (double) cost.calls / repetitions,
         cost.milliseconds / repetitions,
         100 * cost.milliseconds / total.milliseconds,
+        cost.products > 0 ? String.format(Locale.ROOT, "%.3f", cost.products / repetitions) : "",
         rate(cost.flops, cost.milliseconds),
         cost.flops > 0 ? "" : rate(cost.bytes, cost.milliseconds));
   }

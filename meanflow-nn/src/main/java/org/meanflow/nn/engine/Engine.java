@@ -86,6 +86,18 @@ public interface Engine extends AutoCloseable {
    */
   default void finish() {}
 
+  /**
+   * The time that an engine's threads have spent in products of matrices since the first call of
+   * this method, for it is not measured before. The copies of factors into the form that a product
+   * takes are part of it, those of weights are not: they are made once per change. Only who asks
+   * where the time goes needs it.
+   *
+   * @return milliseconds, the mean of the threads; NaN where it is not known
+   */
+  default double productMilliseconds() {
+    return Double.NaN;
+  }
+
   /** {@return bytes held for tensors, in use or kept for reuse} */
   long bytesHeld();
 

@@ -33,7 +33,7 @@ final class BlasProduct implements Product {
   }
 
   @Override
-  public void run(Scratch scratch, long a, long b, long bias, long c) {
+  public void compute(Scratch scratch, long a, long b, long bias, long c) {
     for (long i = 0; i < spec.batch(); i++) {
       single(
           a + i * spec.a().batchStride() * Float.BYTES,

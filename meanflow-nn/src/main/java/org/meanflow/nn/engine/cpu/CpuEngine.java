@@ -138,6 +138,11 @@ public final class CpuEngine implements Engine {
   }
 
   @Override
+  public double productMilliseconds() {
+    return workers.productMilliseconds();
+  }
+
+  @Override
   public long bytesHeld() {
     return memory.bytesHeld();
   }

@@ -164,7 +164,7 @@ final class CpuFeedForward implements FeedForwardKernels {
         }
       }
       for (int target = 0; target < targets && second.isSummed(); target++) {
-        second.write(y + target * second.sumsBytes(), last, target, b2, to);
+        second.write(scratch, y + target * second.sumsBytes(), last, target, b2, to);
       }
     }
   }

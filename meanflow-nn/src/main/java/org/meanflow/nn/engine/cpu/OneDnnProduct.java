@@ -53,7 +53,7 @@ final class OneDnnProduct implements Product {
   }
 
   @Override
-  public void run(Scratch scratch, long a, long b, long biasRow, long c) {
+  public void compute(Scratch scratch, long a, long b, long biasRow, long c) {
     Arguments mine = arguments[scratch.worker];
     OneDnn.point(mine.a, a);
     OneDnn.point(mine.b, b);

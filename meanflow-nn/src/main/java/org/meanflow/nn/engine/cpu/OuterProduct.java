@@ -118,8 +118,10 @@ final class OuterProduct {
           (item, scratch) -> {
             int block = item / ins.count();
             int piece = item % ins.count();
+            long begin = scratch.beginProduct();
             reorders[Product.index(blocks.isLast(block), ins.isLast(piece))].run(
                 scratch, x + source(block, piece), memory + packed(block, piece));
+            scratch.endProduct(begin);
           });
     }
     workers.run(

@@ -171,11 +171,7 @@ final class PackedOuterProduct {
           int block = item / first.count();
           int piece = item % first.count();
           long to = memory + item * firstBytes;
-          if (tall) {
-            packIn(x, gelu, block, piece, to, scratch);
-          } else {
-            packOut(y, block, piece, to, scratch);
-          }
+          pack(tall, y, x, gelu, block, piece, to, scratch);
         });
     workers.run(
         second.count(),
@@ -186,11 +182,7 @@ final class PackedOuterProduct {
             int end = Math.min(start + group, blocks.count());
             for (int block = start; block < end; block++) {
               long to = packed + (block - start) * secondBytes;
-              if (tall) {
-                packOut(y, block, piece, to, scratch);
-              } else {
-                packIn(x, gelu, block, piece, to, scratch);
-              }
+              pack(!tall, y, x, gelu, block, piece, to, scratch);
             }
             for (int other = 0; other < first.count(); other++) {
               int out = tall ? piece : other;
@@ -209,11 +201,36 @@ final class PackedOuterProduct {
                     sums);
               }
               if (!stay || end == blocks.count()) {
-                write(sums, out, in, w, add || (!stay && start > 0));
+                write(scratch, sums, out, in, w, add || (!stay && start > 0));
               }
             }
           }
         });
+  }
+
+  /**
+   * A piece of one of the factors; what takes GELU(x), too, does not count as part of a product.
+   */
+  private void pack(
+      boolean right,
+      CpuTensor y,
+      CpuTensor x,
+      boolean gelu,
+      int block,
+      int piece,
+      long to,
+      Scratch scratch) {
+    if (right && gelu) {
+      packGelu(x, block, piece, to, scratch);
+      return;
+    }
+    long begin = scratch.beginProduct();
+    if (right) {
+      packIn(x, block, piece, to);
+    } else {
+      packOut(y, block, piece, to, scratch);
+    }
+    scratch.endProduct(begin);
   }
 
   private void packOut(CpuTensor y, int block, int out, long to, Scratch scratch) {
@@ -229,14 +246,25 @@ final class PackedOuterProduct {
             scratch);
   }
 
-  private void packIn(CpuTensor x, boolean gelu, int block, int in, long to, Scratch scratch) {
-    long from = x.address(blocks.start(block) * shape.in + ins.start(in));
+  private void packIn(CpuTensor x, int block, int in, long to) {
+    FactorPacking.of(shape.factor, x.half())
+        .pairs(
+            xAddress(x, block, in),
+            shape.in,
+            blocks.size(blocks.isLast(block)),
+            ins.size(ins.isLast(in)),
+            to,
+            inPart());
+  }
+
+  private long xAddress(CpuTensor x, int block, int in) {
+    return x.address(blocks.start(block) * shape.in + ins.start(in));
+  }
+
+  private void packGelu(CpuTensor x, int block, int in, long to, Scratch scratch) {
+    long from = xAddress(x, block, in);
     long rows = blocks.size(blocks.isLast(block));
     long columns = ins.size(ins.isLast(in));
-    if (!gelu) {
-      FactorPacking.of(shape.factor, x.half()).pairs(from, shape.in, rows, columns, to, inPart());
-      return;
-    }
     FactorPacking packing = FactorPacking.of(shape.factor, false);
     long xRowBytes = shape.in * x.elementBytes();
     long rowBytes = columns * Float.BYTES;
@@ -272,7 +300,8 @@ final class PackedOuterProduct {
         sums);
   }
 
-  private void write(long sums, int out, int in, CpuTensor w, boolean add) {
+  private void write(Scratch scratch, long sums, int out, int in, CpuTensor w, boolean add) {
+    long begin = scratch.beginProduct();
     SumRows.write(
         sums,
         sumsStride() * Float.BYTES,
@@ -283,5 +312,6 @@ final class PackedOuterProduct {
         add,
         outs.size(outs.isLast(out)),
         ins.size(ins.isLast(in)));
+    scratch.endProduct(begin);
   }
 }

@@ -15,7 +15,14 @@ interface Product extends AutoCloseable {
    * @param bias address of the bias; 0 without one
    * @param c address of C's first element
    */
-  void run(Scratch scratch, long a, long b, long bias, long c);
+  default void run(Scratch scratch, long a, long b, long bias, long c) {
+    long begin = scratch.beginProduct();
+    compute(scratch, a, b, bias, c);
+    scratch.endProduct(begin);
+  }
+
+  /** What {@link #run} does. */
+  void compute(Scratch scratch, long a, long b, long bias, long c);
 
   @Override
   default void close() {}

@@ -4,10 +4,15 @@ import java.util.ArrayList;
 import java.util.List;
 import org.jspecify.annotations.Nullable;
 
-/** Work memory of one thread: numbered slots that grow as needed and keep their size. */
+/**
+ * What belongs to one thread: work memory in numbered slots that grow as needed and keep their
+ * size, and a watch for the time in products.
+ */
 final class Scratch {
   private final Memory memory;
   private final List<Memory.@Nullable Block> slots = new ArrayList<>();
+  private boolean watched;
+  private long productNanos;
 
   /** Number of the thread, from 0. */
   final int worker;
@@ -15,6 +20,27 @@ final class Scratch {
   Scratch(int worker, Memory memory) {
     this.worker = worker;
     this.memory = memory;
+  }
+
+  /**
+   * Begins what is part of a product.
+   *
+   * @return for {@link #endProduct}
+   */
+  long beginProduct() {
+    return watched ? System.nanoTime() : 0;
+  }
+
+  void endProduct(long begin) {
+    if (watched) {
+      productNanos += System.nanoTime() - begin;
+    }
+  }
+
+  /** The time between beginnings and ends since the first call. Not to be called within a loop. */
+  long productNanos() {
+    watched = true;
+    return productNanos;
   }
 
   /**

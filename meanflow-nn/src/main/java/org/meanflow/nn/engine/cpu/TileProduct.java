@@ -150,6 +150,7 @@ final class TileProduct {
     if (direct) {
       return from;
     }
+    long begin = scratch.beginProduct();
     long to = scratch.bytes(slot, chunks.count() * chunkBytes(last));
     for (int chunk = 0; chunk < chunks.count(); chunk++) {
       long columns = chunks.size(chunks.isLast(chunk));
@@ -162,6 +163,7 @@ final class TileProduct {
           tiles.size(last),
           columns);
     }
+    scratch.endProduct(begin);
     return to;
   }
 
@@ -266,7 +268,7 @@ final class TileProduct {
    */
   void run(Scratch scratch, boolean last, int panel, long a, long bias, long c) {
     if (summed) {
-      write(sums(scratch, last, panel, a), last, panel, bias, c);
+      write(scratch, sums(scratch, last, panel, a), last, panel, bias, c);
     } else {
       Product product = products[Product.index(last, b.columns().isLast(panel), false, false)];
       product.run(scratch, a, b.chunk(panel, 0).address(), bias(panel, bias), result(panel, c));
@@ -319,13 +321,15 @@ final class TileProduct {
   /**
    * Makes sums rows of the result; they are not defined afterwards.
    *
+   * @param scratch of the calling thread
    * @param sums their address
    * @param last whether the tile is the last
    * @param panel which
    * @param bias address of the bias; 0 without one
    * @param c address of the result's first row of the tile
    */
-  void write(long sums, boolean last, int panel, long bias, long c) {
+  void write(Scratch scratch, long sums, boolean last, int panel, long bias, long c) {
+    long begin = scratch.beginProduct();
     SumRows.write(
         sums,
         sumsRowBytes(),
@@ -336,6 +340,7 @@ final class TileProduct {
         target().add,
         tiles.size(last),
         b.columns().size(b.columns().isLast(panel)));
+    scratch.endProduct(begin);
   }
 
   /**

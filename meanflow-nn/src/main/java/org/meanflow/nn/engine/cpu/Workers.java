@@ -143,6 +143,15 @@ final class Workers implements AutoCloseable {
     return others.length + 1;
   }
 
+  /** As {@link org.meanflow.nn.engine.Engine#productMilliseconds}. */
+  double productMilliseconds() {
+    long nanos = callersScratch.productNanos();
+    for (Worker worker : others) {
+      nanos += worker.scratch.productNanos();
+    }
+    return nanos * 1e-6 / count();
+  }
+
   /**
    * Runs {@code task} for every item in [0, items) and waits for all. Neighbouring items should be
    * neighbouring rows. A task that calls this again runs that loop alone.
