@@ -46,6 +46,9 @@ public final class TrainingRun {
   private static final int PREVIEW_BATCH = 40;
   private static final int PREVIEW_SCALE = 2;
 
+  /** As many steps as curves need: from then on the run can be looked at. */
+  private static final int FIRST_REPORT = 2;
+
   private final Recipe recipe;
   private final RunDirectory directory;
   private final ImageDataset data;
@@ -232,7 +235,7 @@ public final class TrainingRun {
         if (checkpointDue) {
           attempt("checkpoint", () -> save(trainer, runLog));
         }
-        if (previewDue || checkpointDue) {
+        if (previewDue || checkpointDue || done == start + FIRST_REPORT) {
           attempt("report", runLog::report);
         }
       }
