@@ -25,6 +25,7 @@ final class CpuLinear implements LinearKernels {
   private final Workers workers;
   private final Products products;
   private final Reductions reductions;
+  private final FewRows fewRows;
   private final Map<OuterProduct.Shape, OuterProduct> outerProducts = new HashMap<>();
 
   private final Map<PackedOuterProduct.Shape, Optional<PackedOuterProduct>> packedProducts =
@@ -35,6 +36,7 @@ final class CpuLinear implements LinearKernels {
     this.workers = workers;
     this.products = products;
     this.reductions = reductions;
+    fewRows = new FewRows(engine, workers);
   }
 
   @Override
@@ -43,6 +45,11 @@ final class CpuLinear implements LinearKernels {
     CpuTensor to = CpuTensor.of(y.matrix(w.dim(0)));
     long rows = from.dim(0);
     long withBias = b == null ? 0 : biasRows;
+    if (FewRows.fits(to, from) && !products.half()) {
+      long biasRow = b == null ? 0 : CpuTensor.of(b).address();
+      fewRows.multiply(from, CpuTensor.of(w), biasRow, withBias, to);
+      return;
+    }
     Panels panels = panels(w, Use.FORWARD, rows, from.half() || to.half());
     long bias = b == null ? 0 : CpuTensor.of(b).address();
     // Two loops: values with bias, then tangents without.
@@ -144,6 +151,11 @@ final class CpuLinear implements LinearKernels {
       @Nullable Cotangent gw,
       @Nullable Cotangent gb) {
     CpuTensor g = CpuTensor.of(gy.matrix(w.dim(0)));
+    CpuTensor from = CpuTensor.of(x.matrix(w.dim(1)));
+    if (FewRows.fits(g, from) && (gx == null || !CpuTensor.of(gx.target()).half())) {
+      fewRowsBackward(from, CpuTensor.of(w), g, gx, gw, gb);
+      return;
+    }
     if (gx != null) {
       CpuTensor to = CpuTensor.of(gx.target().matrix(w.dim(1)));
       long rows = g.dim(0);
@@ -161,7 +173,25 @@ final class CpuLinear implements LinearKernels {
       reductions.sumRows(g, CpuTensor.of(gb.target()), gb.add());
     }
     if (gw != null) {
-      addOuterProducts(g, CpuTensor.of(x.matrix(w.dim(1))), gw);
+      addOuterProducts(g, from, gw);
+    }
+  }
+
+  private void fewRowsBackward(
+      CpuTensor x,
+      CpuTensor w,
+      CpuTensor g,
+      @Nullable Cotangent gx,
+      @Nullable Cotangent gw,
+      @Nullable Cotangent gb) {
+    if (gx != null) {
+      fewRows.backward(g, w, CpuTensor.of(gx.target().matrix(w.dim(1))), gx.add());
+    }
+    if (gw != null) {
+      fewRows.outer(g, x, CpuTensor.of(gw.target().matrix(w.dim(1))), gw.add());
+    }
+    if (gb != null) {
+      reductions.sumRows(g, CpuTensor.of(gb.target()), gb.add());
     }
   }
 
