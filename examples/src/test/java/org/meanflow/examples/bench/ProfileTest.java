@@ -1,11 +1,14 @@
 package org.meanflow.examples.bench;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import java.util.Arrays;
 import java.util.List;
 import java.util.stream.Collectors;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 import org.meanflow.examples.bench.Profile.Key;
 import org.meanflow.examples.bench.Profile.Phase;
 import org.meanflow.nn.dit.DiTConfig;
@@ -84,6 +87,35 @@ class ProfileTest {
     assertThat(tangent.flops() / value.flops()).isBetween(0.25 - 1e-12, 0.25 + 1e-12);
   }
 
+  /** An engine that times its products tells them from what else its kernels do; others don't. */
+  @ParameterizedTest
+  @ValueSource(strings = {"cpu", "nd4j"})
+  void productsArePartOfTheirKernels(String name) {
+    assumeTrue(
+        Engines.providers().stream()
+            .filter(provider -> provider.name().equals(name))
+            .allMatch(provider -> provider.unavailableBecause() == null),
+        () -> "no engine " + name + " here");
+    Profile profile = new Profile();
+    BenchConfig config = new BenchConfig("tiny", 8, model(2));
+    try (Engine engine = Engines.create(name, Precision.FP32, 1);
+        Workload step = new Workload.Step(config, profile.watch(engine), false, profile)) {
+      step.run();
+    }
+
+    Profile.Cost linear = profile.costs().get(new Key("Linear", Phase.BACKWARD));
+    Profile.Cost gemm = profile.gemm();
+    assertThat(gemm.flops()).isPositive();
+    if (name.equals("cpu")) {
+      assertThat(linear.products()).isPositive().isLessThan(linear.milliseconds());
+      assertThat(profile.costs().get(new Key("adamW", Phase.OTHER)).products()).isZero();
+      assertThat(gemm.milliseconds()).isEqualTo(profile.sum(key -> true).products());
+    } else {
+      assertThat(linear.products()).isNaN();
+      assertThat(gemm.milliseconds()).isGreaterThan(linear.milliseconds());
+    }
+  }
+
   @Test
   void theTableNamesRulesAndAddsUp() {
     Profile profile = new Profile();
@@ -93,7 +125,7 @@ class ProfileTest {
 
     assertThat(lines).hasSize(4);
     assertThat(Arrays.asList(lines.get(0).strip().split(" +")))
-        .containsExactly("operation", "rule", "calls", "ms", "%", "GFLOP/s", "GB/s");
+        .containsExactly("operation", "rule", "calls", "ms", "%", "products", "GFLOP/s", "GB/s");
     assertThat(
             lines.subList(1, 3).stream()
                 .map(line -> line.split(" ")[0])
