@@ -70,9 +70,6 @@ public final class Batches {
     INDArray first = plain(x);
     INDArray second = plain(y);
     try {
-      Elements from = Elements.of(first);
-      Elements others = count == 0 ? from : Elements.of(second);
-      Elements to = Elements.of(result);
       int width = Math.toIntExact(x.length() / batch);
       int parts =
           x.length() < WORTH_SHARING
@@ -82,6 +79,9 @@ public final class Batches {
           .parallel()
           .forEach(
               part -> {
+                Elements from = Elements.of(first, width);
+                Elements others = count == 0 ? from : Elements.of(second, width);
+                Elements to = Elements.of(result, width);
                 double[] xs = new double[width];
                 double[] ys = new double[width];
                 int end = (int) ((part + 1L) * batch / parts);
@@ -134,12 +134,12 @@ public final class Batches {
         : array.dup('c');
   }
 
-  /** The memory of an array, sample by sample. */
+  /** The memory of an array, sample by sample, for one thread. */
   private sealed interface Elements {
-    static Elements of(INDArray array) {
+    static Elements of(INDArray array, int width) {
       return array.dataType() == DataType.DOUBLE
           ? new Doubles(array.data().asNioDouble().slice())
-          : new Floats(array.data().asNioFloat().slice());
+          : new Floats(array.data().asNioFloat().slice(), new float[width]);
     }
 
     void get(int sample, double[] row);
@@ -159,10 +159,9 @@ public final class Batches {
     }
   }
 
-  private record Floats(FloatBuffer memory) implements Elements {
+  private record Floats(FloatBuffer memory, float[] narrow) implements Elements {
     @Override
     public void get(int sample, double[] row) {
-      float[] narrow = new float[row.length];
       memory.get(sample * row.length, narrow);
       for (int i = 0; i < row.length; i++) {
         row[i] = narrow[i];
@@ -171,7 +170,6 @@ public final class Batches {
 
     @Override
     public void put(int sample, double[] row) {
-      float[] narrow = new float[row.length];
       for (int i = 0; i < row.length; i++) {
         narrow[i] = (float) row[i];
       }

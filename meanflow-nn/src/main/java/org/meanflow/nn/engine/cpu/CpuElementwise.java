@@ -23,6 +23,9 @@ final class CpuElementwise implements ElementwiseKernels {
   private static final int Z_SLOT = 3;
   private static final int OLD_SLOT = 4;
 
+  private static final OutlinedLoop SILU = new OutlinedLoop(CpuElementwise::silu);
+  private static final OutlinedLoop SILU_SLOPE = new OutlinedLoop(CpuElementwise::siluSlope);
+
   private final Workers workers;
   private final Reductions reductions;
 
@@ -223,17 +226,16 @@ final class CpuElementwise implements ElementwiseKernels {
 
   @Override
   public Saved silu(Tensor x, Tensor y, boolean keep) {
-    map(
-        x,
-        y,
-        false,
-        (from, to, length) -> {
-          for (int i = 0; i < length; i += LANES) {
-            FloatVector v = load(from, i);
-            store(v.mul(Simd.sigmoid(v)), to, i);
-          }
-        });
+    map(x, y, false, (from, to, length) -> SILU.run(from, to, length, 0, 0, 0, 0, 0));
     return Saved.NOTHING;
+  }
+
+  private static void silu(
+      long x, long y, long length, long no, long none, long nor, long any, long more) {
+    for (int i = 0; i < length; i += LANES) {
+      FloatVector v = load(x, i);
+      store(v.mul(Simd.sigmoid(v)), y, i);
+    }
   }
 
   @Override
@@ -243,14 +245,17 @@ final class CpuElementwise implements ElementwiseKernels {
         d,
         y,
         add,
-        (from, direction, to, length) -> {
-          for (int i = 0; i < length; i += LANES) {
-            FloatVector v = load(from, i);
-            FloatVector s = Simd.sigmoid(v);
-            FloatVector slope = s.fma(all(1f).sub(s).mul(v), s);
-            store(slope.mul(load(direction, i)), to, i);
-          }
-        });
+        (from, direction, to, length) -> SILU_SLOPE.run(from, direction, to, length, 0, 0, 0, 0));
+  }
+
+  private static void siluSlope(
+      long x, long d, long y, long length, long no, long none, long nor, long more) {
+    for (int i = 0; i < length; i += LANES) {
+      FloatVector v = load(x, i);
+      FloatVector s = Simd.sigmoid(v);
+      FloatVector slope = s.fma(all(1f).sub(s).mul(v), s);
+      store(slope.mul(load(d, i)), y, i);
+    }
   }
 
   @Override

@@ -3,6 +3,7 @@ package org.meanflow.nn.engine.cpu;
 import static org.meanflow.nn.engine.cpu.Simd.LANES;
 import static org.meanflow.nn.engine.cpu.Simd.load;
 import static org.meanflow.nn.engine.cpu.Simd.store;
+import static org.meanflow.nn.engine.cpu.Simd.storeResult;
 
 import jdk.incubator.vector.FloatVector;
 import org.jspecify.annotations.Nullable;
@@ -13,11 +14,15 @@ import org.meanflow.nn.engine.Tensor;
 final class CpuGatedResidual {
   private static final int X_SLOT = 1;
   private static final int Y_SLOT = 2;
-  private static final int OTHER_Y_SLOT = 3;
+  private static final int PRODUCT_SLOT = 3;
   private static final int OTHER_GATE_SLOT = 4;
   private static final int GATE_SLOT = 5;
   private static final int OUT_SLOT = 6;
   private static final int OLD_SLOT = 9;
+
+  private static final OutlinedLoop RESIDUAL = new OutlinedLoop(CpuGatedResidual::residual);
+  private static final OutlinedLoop ADD_PRODUCTS = new OutlinedLoop(CpuGatedResidual::addProducts);
+  private static final OutlinedLoop MULTIPLY = new OutlinedLoop(CpuGatedResidual::multiply);
 
   private final CpuEngine engine;
   private final Workers workers;
@@ -27,68 +32,65 @@ final class CpuGatedResidual {
     this.workers = workers;
   }
 
-  /** z = x ⊙ y + a. */
-  private static void multiplyAdd(long x, long y, boolean half, long a, long z, int length) {
-    for (int i = 0; i < length; i += LANES) {
-      store(load(x, i).fma(load(y, i, half), load(a, i)), z, i);
-    }
-  }
-
-  /** The same for four rows that follow each other. */
-  private static void multiplyAddFour(long x, long y, long a, long z, int width) {
-    long step = (long) width * Float.BYTES;
-    for (int i = 0; i < width; i += LANES) {
-      FloatVector v = load(x, i);
-      store(v.fma(load(y, i), load(a, i)), z, i);
-      store(v.fma(load(y + step, i), load(a + step, i)), z + step, i);
-      store(v.fma(load(y + 2 * step, i), load(a + 2 * step, i)), z + 2 * step, i);
-      store(v.fma(load(y + 3 * step, i), load(a + 3 * step, i)), z + 3 * step, i);
-    }
-  }
-
-  /** The same for four rows that follow each other, where y is bfloat16. */
-  private static void multiplyAddFourHalf(long x, long y, long a, long z, int width) {
-    long step = (long) width * Float.BYTES;
-    long half = step / 2;
-    for (int i = 0; i < width; i += LANES) {
-      FloatVector v = load(x, i);
-      store(v.fma(load(y, i, true), load(a, i)), z, i);
-      store(v.fma(load(y + half, i, true), load(a + step, i)), z + step, i);
-      store(v.fma(load(y + 2 * half, i, true), load(a + 2 * step, i)), z + 2 * step, i);
-      store(v.fma(load(y + 3 * half, i, true), load(a + 3 * step, i)), z + 3 * step, i);
-    }
-  }
-
-  /** out = x + g ⊙ y for rows that need no staging. */
+  /** Rows of out = x + g ⊙ y, four at a time, which read the gate once. */
   private static void residual(
-      long g, CpuTensor x, CpuTensor y, CpuTensor out, long first, long last, int width) {
-    boolean half = y.half();
-    long row = first;
-    for (; row + NormRows.QUAD <= last; row += NormRows.QUAD) {
-      long start = row * width;
-      if (half) {
-        multiplyAddFourHalf(g, y.address(start), x.address(start), out.address(start), width);
+      long x, long g, long y, long half, long out, long rows, long width, long none) {
+    long step = width * Float.BYTES;
+    long yStep = half == 1 ? width * Short.BYTES : step;
+    for (long row = 0; row < rows; row += 4) {
+      long row1 = Math.min(row + 1, rows - 1); // beyond the end the last one, again
+      long row2 = Math.min(row + 2, rows - 1);
+      long row3 = Math.min(row + 3, rows - 1);
+      if (half == 1) {
+        for (int i = 0; i < width; i += LANES) {
+          FloatVector v = load(g, i);
+          FloatVector a = v.fma(load(y + row * yStep, i, true), load(x + row * step, i));
+          FloatVector b = v.fma(load(y + row1 * yStep, i, true), load(x + row1 * step, i));
+          FloatVector c = v.fma(load(y + row2 * yStep, i, true), load(x + row2 * step, i));
+          FloatVector d = v.fma(load(y + row3 * yStep, i, true), load(x + row3 * step, i));
+          store(a, out + row * step, i);
+          store(b, out + row1 * step, i);
+          store(c, out + row2 * step, i);
+          store(d, out + row3 * step, i);
+        }
       } else {
-        multiplyAddFour(g, y.address(start), x.address(start), out.address(start), width);
+        for (int i = 0; i < width; i += LANES) {
+          FloatVector v = load(g, i);
+          FloatVector a = v.fma(load(y + row * yStep, i), load(x + row * step, i));
+          FloatVector b = v.fma(load(y + row1 * yStep, i), load(x + row1 * step, i));
+          FloatVector c = v.fma(load(y + row2 * yStep, i), load(x + row2 * step, i));
+          FloatVector d = v.fma(load(y + row3 * yStep, i), load(x + row3 * step, i));
+          store(a, out + row * step, i);
+          store(b, out + row1 * step, i);
+          store(c, out + row2 * step, i);
+          store(d, out + row3 * step, i);
+        }
       }
     }
-    for (; row < last; row++) {
-      long start = row * width;
-      multiplyAdd(g, y.address(start), half, x.address(start), out.address(start), width);
+  }
+
+  /** sum += Σ y ⊙ g over rows. */
+  private static void addProducts(
+      long y, long half, long g, long rows, long sum, long width, long no, long none) {
+    long step = width * Float.BYTES;
+    for (long row = 0; row < rows; row++) {
+      long values = y + row * (half == 1 ? step / 2 : step);
+      long gradients = g + row * step;
+      for (int i = 0; i < width; i += LANES) {
+        store(load(values, i, half == 1).fma(load(gradients, i), load(sum, i)), sum, i);
+      }
     }
   }
 
-  /** sum += y ⊙ g. */
-  private static void addProduct(long y, boolean half, long g, long sum, int length) {
-    for (int i = 0; i < length; i += LANES) {
-      store(load(y, i, half).fma(load(g, i), load(sum, i)), sum, i);
-    }
-  }
-
-  /** y = x ⊙ factor. */
-  private static void multiply(long x, long factor, long y, boolean half, int length) {
-    for (int i = 0; i < length; i += LANES) {
-      store(load(x, i).mul(load(factor, i)), y, i, half);
+  /** Rows of y = x ⊙ factor. */
+  private static void multiply(
+      long x, long factor, long y, long half, long rows, long width, long no, long none) {
+    long step = width * Float.BYTES;
+    for (long row = 0; row < rows; row++) {
+      long to = y + row * (half == 1 ? step / 2 : step);
+      for (int i = 0; i < width; i += LANES) {
+        storeResult(load(x + row * step, i).mul(load(factor, i)), to, i, half == 1);
+      }
     }
   }
 
@@ -103,50 +105,50 @@ final class CpuGatedResidual {
       Tensor out) {
     CpuTensor to = CpuTensor.of(out);
     SampleBlocks blocks = SampleBlocks.of(out);
-    int width = blocks.width();
-    int padded = Simd.padded(width);
-    boolean plain = otherY == null && Simd.isDirect(to, width) && width == padded;
+    int padded = Simd.padded(blocks.width());
     workers.run(
         blocks.count(),
         (item, scratch) -> {
           int sample = blocks.sample(item);
           long g = blocks.chunk(modulation, sample, gate, scratch, GATE_SLOT);
-          if (plain && x != null && y != null) {
-            long first = blocks.first(item);
-            residual(g, CpuTensor.of(x), CpuTensor.of(y), to, first, blocks.last(item), width);
-            return;
-          }
           long other =
               otherModulation == null
                   ? 0
                   : blocks.chunk(otherModulation, sample, gate, scratch, OTHER_GATE_SLOT);
-          for (long row = blocks.first(item); row < blocks.last(item); row++) {
-            long start = row * width;
-            long target = Simd.out(to, start, width, scratch, OUT_SLOT);
-            if (x != null && y != null) {
-              long a = Simd.in(CpuTensor.of(x), start, width, scratch, X_SLOT);
-              CpuTensor values = CpuTensor.of(y);
-              boolean half = Simd.isDirectHalf(values, width);
-              long b =
-                  half ? values.address(start) : Simd.in(values, start, width, scratch, Y_SLOT);
-              multiplyAdd(g, b, half, a, target, width);
+          long last = blocks.last(item);
+          for (long row = blocks.first(item); row < last; row += blocks.atOnce()) {
+            int rows = (int) Math.min(blocks.atOnce(), last - row);
+            int length = rows * blocks.width();
+            long start = row * blocks.width();
+            long target = Simd.out(to, start, length, scratch, OUT_SLOT);
+            long sum = target;
+            if (x == null) {
+              Simd.clear(target, rows * padded);
             } else {
-              Simd.clear(target, padded);
-              if (x != null) {
-                Simd.addTo(Simd.in(CpuTensor.of(x), start, width, scratch, X_SLOT), target, padded);
-              }
-              if (y != null) {
-                long b = Simd.in(CpuTensor.of(y), start, width, scratch, Y_SLOT);
-                NormRows.addProduct(g, b, target, padded);
-              }
+              sum = Simd.in(CpuTensor.of(x), start, length, scratch, X_SLOT);
+            }
+            if (y != null) {
+              add(g, CpuTensor.of(y), start, length, sum, target, rows, scratch);
+              sum = target;
             }
             if (otherY != null) {
-              long b = Simd.in(CpuTensor.of(otherY), start, width, scratch, OTHER_Y_SLOT);
-              NormRows.addProduct(other, b, target, padded);
+              add(other, CpuTensor.of(otherY), start, length, sum, target, rows, scratch);
+              sum = target;
             }
-            Simd.done(to, start, width, target);
+            if (sum != target) {
+              Simd.copyRow(sum, target, rows * padded);
+            }
+            Simd.done(to, start, length, target);
           }
         });
+  }
+
+  /** {@code out} = x + g ⊙ y; {@code out} may be x. */
+  private static void add(
+      long g, CpuTensor y, long start, int length, long x, long out, int rows, Scratch scratch) {
+    long half = Simd.isDirectHalf(y, length) ? 1 : 0;
+    long values = Simd.eitherIn(y, start, length, scratch, Y_SLOT);
+    RESIDUAL.run(x, g, values, half, out, rows, Simd.padded(length / rows), 0);
   }
 
   void backward(
@@ -169,27 +171,34 @@ final class CpuGatedResidual {
           (item, scratch) -> {
             long factor = blocks.chunk(modulation, blocks.sample(item), gate, scratch, GATE_SLOT);
             long sum = sums.address((long) item * padded);
-            long product = scratch.floats(OTHER_Y_SLOT, padded);
             Simd.clear(sum, padded);
-            for (long row = blocks.first(item); row < blocks.last(item); row++) {
+            long last = blocks.last(item);
+            for (long row = blocks.first(item); row < last; row += blocks.atOnce()) {
+              int rows = (int) Math.min(blocks.atOnce(), last - row);
+              int length = rows * width;
               long start = row * width;
-              long d = Simd.in(g, start, width, scratch, X_SLOT);
+              long d = Simd.in(g, start, length, scratch, X_SLOT);
               if (gModulation != null) {
-                boolean half = Simd.isDirectHalf(values, width);
-                long b =
-                    half ? values.address(start) : Simd.in(values, start, width, scratch, Y_SLOT);
-                addProduct(b, half, d, sum, padded);
+                long half = Simd.isDirectHalf(values, length) ? 1 : 0;
+                long from = Simd.eitherIn(values, start, length, scratch, Y_SLOT);
+                ADD_PRODUCTS.run(from, half, d, rows, sum, padded, 0, 0);
               }
-              if (gy != null && !gy.add() && Simd.isDirectHalf(CpuTensor.of(gy.target()), width)) {
-                multiply(d, factor, CpuTensor.of(gy.target()).address(start), true, padded);
-              } else if (gy != null) {
-                NormRows.multiply(d, factor, product, padded);
-                CpuNorm.writeRow(
-                    CpuTensor.of(gy.target()), start, width, product, gy.add(), scratch, OLD_SLOT);
+              if (gy != null) {
+                CpuTensor to = CpuTensor.of(gy.target());
+                if (gy.add()) {
+                  long product = scratch.floats(PRODUCT_SLOT, (long) rows * padded);
+                  MULTIPLY.run(d, factor, product, 0, rows, padded, 0, 0);
+                  CpuNorm.writeRow(to, start, length, product, true, scratch, OLD_SLOT);
+                } else {
+                  long half = Simd.isDirectHalf(to, length) ? 1 : 0;
+                  long product = Simd.eitherOut(to, start, length, scratch, PRODUCT_SLOT);
+                  MULTIPLY.run(d, factor, product, half, rows, padded, 0, 0);
+                  Simd.eitherDone(to, start, length, product);
+                }
               }
               if (gx != null) {
                 CpuNorm.writeRow(
-                    CpuTensor.of(gx.target()), start, width, d, gx.add(), scratch, OLD_SLOT);
+                    CpuTensor.of(gx.target()), start, length, d, gx.add(), scratch, OLD_SLOT);
               }
             }
           });

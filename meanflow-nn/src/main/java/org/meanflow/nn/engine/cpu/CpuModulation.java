@@ -24,14 +24,28 @@ final class CpuModulation implements ModulationKernels {
   private static final int SHIFT_SLOT = 4;
   private static final int SCALE_SLOT = 5;
   private static final int OUT_SLOT = 6;
-  private static final int D_SHIFT_SLOT = 7;
-  private static final int D_SCALE_SLOT = 8;
   private static final int OLD_SLOT = 9;
   private static final int FACTOR_SLOT = 12;
   private static final int STATISTICS_SLOT = 10;
   private static final int STAGED_SLOT = 11;
   private static final int OTHER_STAGED_SLOT = 13;
-  private static final int ZEROS_SLOT = 14;
+
+  private static final OutlinedLoop FACTOR = new OutlinedLoop(CpuModulation::factor);
+  private static final OutlinedLoop MODULATE = new OutlinedLoop(CpuModulation::modulate);
+  private static final OutlinedLoop SLOPE_SUMS = new OutlinedLoop(CpuModulation::slopeSums);
+  private static final OutlinedLoop TANGENT =
+      new OutlinedLoop(
+          (x, n, rows, d, dStep, f, y, w) -> tangent(x, n, rows, d, dStep, f, y, false, w));
+  private static final OutlinedLoop TANGENT_HALF =
+      new OutlinedLoop(
+          (x, n, rows, d, dStep, f, y, w) -> tangent(x, n, rows, d, dStep, f, y, true, w));
+  private static final OutlinedLoop COTANGENT_SUMS = new OutlinedLoop(CpuModulation::cotangentSums);
+  private static final OutlinedLoop SLOPE_OF_PRODUCT =
+      new OutlinedLoop(
+          (x, n, rows, g, f, y, add, w) -> slopeOfProduct(x, n, rows, g, false, f, y, add, w));
+  private static final OutlinedLoop SLOPE_OF_HALF_PRODUCT =
+      new OutlinedLoop(
+          (x, n, rows, g, f, y, add, w) -> slopeOfProduct(x, n, rows, g, true, f, y, add, w));
 
   private final CpuEngine engine;
   private final Workers workers;
@@ -43,191 +57,162 @@ final class CpuModulation implements ModulationKernels {
     gated = new CpuGatedResidual(engine, workers);
   }
 
-  // Vector loops have methods of their own: within a long one, the compiler gives up inlining and
-  // keeps vectors on the heap.
-
   /** 1 + a sample's scale, as a row. */
   private static long factor(
       SampleBlocks blocks, Tensor modulation, int sample, int index, Scratch scratch) {
-    int width = blocks.width();
+    int padded = Simd.padded(blocks.width());
     long scale = blocks.chunk(modulation, sample, index, scratch, SCALE_SLOT);
-    long factor = scratch.floats(FACTOR_SLOT, Simd.padded(width));
-    for (int i = 0; i < width; i += LANES) {
-      store(load(scale, i).add(Simd.ONE), factor, i);
-    }
+    long factor = scratch.floats(FACTOR_SLOT, 3L * padded);
+    FACTOR.run(scale, factor, padded, 0, 0, 0, 0, 0);
     return factor;
   }
 
-  /** y = x̂ ⊙ factor + shift. */
+  private static void factor(
+      long scale, long factor, long width, long no, long none, long nor, long any, long more) {
+    for (int i = 0; i < width; i += LANES) {
+      store(load(scale, i).add(Simd.ONE), factor, i);
+    }
+  }
+
+  /** y = x̂ ⊙ factor + shift for rows that follow each other, two at a time. */
   private static void modulate(
-      long x, long known, int row, long factor, long shift, long y, boolean half, int width) {
-    FloatVector m = all(NormRows.mean(known, row));
-    FloatVector scale = all(NormRows.inverse(known, row));
-    for (int i = 0; i < width; i += LANES) {
-      FloatVector hat = load(x, i).sub(m).mul(scale);
-      storeResult(hat.fma(load(factor, i), load(shift, i)), y, i, half);
+      long x, long known, long rows, long factor, long shift, long y, long half, long width) {
+    long step = width * Float.BYTES;
+    long yStep = half == 1 ? width * Short.BYTES : step;
+    for (long row = 0; row < rows; row += 2) {
+      long next = Math.min(row + 1, rows - 1); // beyond the end the last one, again
+      long a = x + row * step;
+      long b = x + next * step;
+      long toA = y + row * yStep;
+      long toB = y + next * yStep;
+      FloatVector meanA = all(NormRows.mean(NormRows.known(known, row)));
+      FloatVector meanB = all(NormRows.mean(NormRows.known(known, next)));
+      FloatVector inverseA = all(NormRows.inverse(NormRows.known(known, row)));
+      FloatVector inverseB = all(NormRows.inverse(NormRows.known(known, next)));
+      if (half == 1) {
+        for (int i = 0; i < width; i += LANES) {
+          FloatVector f = load(factor, i);
+          FloatVector s = load(shift, i);
+          storeResult(load(a, i).sub(meanA).mul(inverseA).fma(f, s), toA, i, true);
+          storeResult(load(b, i).sub(meanB).mul(inverseB).fma(f, s), toB, i, true);
+        }
+      } else {
+        for (int i = 0; i < width; i += LANES) {
+          FloatVector f = load(factor, i);
+          FloatVector s = load(shift, i);
+          store(load(a, i).sub(meanA).mul(inverseA).fma(f, s), toA, i);
+          store(load(b, i).sub(meanB).mul(inverseB).fma(f, s), toB, i);
+        }
+      }
     }
   }
 
-  /** The same for two rows that follow each other. */
-  private static void modulateTwo(
-      long x, long known, int row, long factor, long shift, long y, int width) {
-    long next = x + (long) width * Float.BYTES;
-    long yNext = y + (long) width * Float.BYTES;
-    FloatVector mean = all(NormRows.mean(known, row));
-    FloatVector nextMean = all(NormRows.mean(known, row + 1));
-    FloatVector inverse = all(NormRows.inverse(known, row));
-    FloatVector nextInverse = all(NormRows.inverse(known, row + 1));
-    for (int i = 0; i < width; i += LANES) {
-      FloatVector f = load(factor, i);
-      FloatVector s = load(shift, i);
-      FloatVector hat = load(x, i).sub(mean).mul(inverse);
-      FloatVector nextHat = load(next, i).sub(nextMean).mul(nextInverse);
-      store(hat.fma(f, s), y, i);
-      store(nextHat.fma(f, s), yNext, i);
+  /** Sums over rows for their slopes: of x̂ ⊙ d and of d. */
+  private static void slopeSums(
+      long x, long statistics, long rows, long d, long dStep, long width, long no, long none) {
+    for (long row = 0; row < rows; row++) {
+      long from = x + row * width * Float.BYTES;
+      long direction = d + row * dStep;
+      long known = NormRows.known(statistics, row);
+      FloatVector mean = all(NormRows.mean(known));
+      FloatVector inverse = all(NormRows.inverse(known));
+      FloatVector along = FloatVector.zero(Simd.FLOATS);
+      FloatVector sum = FloatVector.zero(Simd.FLOATS);
+      for (int i = 0; i < width; i += LANES) {
+        FloatVector v = load(direction, i);
+        along = load(from, i).sub(mean).mul(inverse).fma(v, along);
+        sum = sum.add(v);
+      }
+      NormRows.setSlopeSums(along, sum, known);
     }
   }
 
-  /** The same for two rows that follow each other, to bfloat16. */
-  private static void modulateTwoHalf(
-      long x, long known, int row, long factor, long shift, long y, int width) {
-    long next = x + (long) width * Float.BYTES;
-    long yNext = y + (long) width * Short.BYTES;
-    FloatVector mean = all(NormRows.mean(known, row));
-    FloatVector nextMean = all(NormRows.mean(known, row + 1));
-    FloatVector inverse = all(NormRows.inverse(known, row));
-    FloatVector nextInverse = all(NormRows.inverse(known, row + 1));
-    for (int i = 0; i < width; i += LANES) {
-      FloatVector f = load(factor, i);
-      FloatVector s = load(shift, i);
-      FloatVector hat = load(x, i).sub(mean).mul(inverse);
-      FloatVector nextHat = load(next, i).sub(nextMean).mul(nextInverse);
-      storeResult(hat.fma(f, s), y, i, true);
-      storeResult(nextHat.fma(f, s), yNext, i, true);
-    }
-  }
-
-  /** Sums over a row for its slope: of x̂ ⊙ d and of d. */
-  private static void slopeSums(long x, long known, int row, long d, int width) {
-    FloatVector m = all(NormRows.mean(known, row));
-    FloatVector scale = all(NormRows.inverse(known, row));
-    FloatVector along = FloatVector.zero(Simd.FLOATS);
-    FloatVector sum = FloatVector.zero(Simd.FLOATS);
-    for (int i = 0; i < width; i += LANES) {
-      FloatVector v = load(d, i);
-      along = load(x, i).sub(m).mul(scale).fma(v, along);
-      sum = sum.add(v);
-    }
-    store(along, NormRows.alongSums(known, row));
-    store(sum, NormRows.meanSums(known, row));
-  }
-
-  /** y = slope(d) ⊙ factor + x̂ ⊙ dScale + dShift. */
+  /** y = slope(d) ⊙ factor + x̂ ⊙ dScale + dShift; these three are rows that follow each other. */
   private static void tangent(
       long x,
-      long known,
-      int row,
+      long statistics,
+      long rows,
       long d,
+      long dStep,
       long factor,
-      long dScale,
-      long dShift,
       long y,
       boolean half,
-      int width) {
-    FloatVector m = all(NormRows.mean(known, row));
-    FloatVector scale = all(NormRows.inverse(known, row));
-    FloatVector along = all(-NormRows.along(known, row));
-    FloatVector mean = all(NormRows.slopeMean(known, row));
-    for (int i = 0; i < width; i += LANES) {
-      FloatVector hat = load(x, i).sub(m).mul(scale);
-      FloatVector slope = hat.fma(along, load(d, i).sub(mean)).mul(scale);
-      FloatVector fixed = hat.fma(load(dScale, i), load(dShift, i));
-      store(slope.fma(load(factor, i), fixed), y, i, half);
+      long width) {
+    long step = width * Float.BYTES;
+    long dScale = factor + step;
+    long dShift = dScale + step;
+    for (long row = 0; row < rows; row++) {
+      long from = x + row * step;
+      long direction = d + row * dStep;
+      long to = y + row * (half ? width * Short.BYTES : step);
+      long known = NormRows.known(statistics, row);
+      FloatVector m = all(NormRows.mean(known));
+      FloatVector scale = all(NormRows.inverse(known));
+      FloatVector along = all(-NormRows.along(known));
+      FloatVector mean = all(NormRows.slopeMean(known));
+      for (int i = 0; i < width; i += LANES) {
+        FloatVector hat = load(from, i).sub(m).mul(scale);
+        FloatVector slope = hat.fma(along, load(direction, i).sub(mean)).mul(scale);
+        FloatVector fixed = hat.fma(load(dScale, i), load(dShift, i));
+        storeResult(slope.fma(load(factor, i), fixed), to, i, half);
+      }
     }
   }
 
-  /** shiftSum += g, scaleSum += g ⊙ x̂; sums over the row of g ⊙ factor for its slope. */
+  /**
+   * shiftSum += g, scaleSum += g ⊙ x̂, rows that follow each other; sums over rows of g ⊙ factor
+   * for their slopes.
+   */
   private static void cotangentSums(
-      long x,
-      long known,
-      int row,
-      long g,
-      boolean half,
-      long factor,
-      long shiftSum,
-      long scaleSum,
-      int width) {
-    FloatVector m = all(NormRows.mean(known, row));
-    FloatVector scale = all(NormRows.inverse(known, row));
-    FloatVector along = FloatVector.zero(Simd.FLOATS);
-    FloatVector sum = FloatVector.zero(Simd.FLOATS);
-    for (int i = 0; i < width; i += LANES) {
-      FloatVector v = load(g, i, half);
-      FloatVector hat = load(x, i).sub(m).mul(scale);
-      store(load(shiftSum, i).add(v), shiftSum, i);
-      store(v.fma(hat, load(scaleSum, i)), scaleSum, i);
-      FloatVector scaled = v.mul(load(factor, i));
-      along = hat.fma(scaled, along);
-      sum = sum.add(scaled);
+      long x, long statistics, long rows, long g, long half, long factor, long sums, long width) {
+    long step = width * Float.BYTES;
+    long scaleSum = sums + step;
+    for (long row = 0; row < rows; row++) {
+      long from = x + row * step;
+      long known = NormRows.known(statistics, row);
+      FloatVector m = all(NormRows.mean(known));
+      FloatVector scale = all(NormRows.inverse(known));
+      FloatVector along = FloatVector.zero(Simd.FLOATS);
+      FloatVector sum = FloatVector.zero(Simd.FLOATS);
+      for (int i = 0; i < width; i += LANES) {
+        FloatVector v = load(g + row * (half == 1 ? step / 2 : step), i, half == 1);
+        FloatVector hat = load(from, i).sub(m).mul(scale);
+        store(load(sums, i).add(v), sums, i);
+        store(v.fma(hat, load(scaleSum, i)), scaleSum, i);
+        FloatVector scaled = v.mul(load(factor, i));
+        along = hat.fma(scaled, along);
+        sum = sum.add(scaled);
+      }
+      NormRows.setSlopeSums(along, sum, known);
     }
-    store(along, NormRows.alongSums(known, row));
-    store(sum, NormRows.meanSums(known, row));
   }
 
   /** y = slope(g ⊙ factor), or y += … . */
   private static void slopeOfProduct(
       long x,
-      long known,
-      int row,
+      long statistics,
+      long rows,
       long g,
       boolean half,
       long factor,
       long y,
-      boolean add,
-      int width) {
-    FloatVector m = all(NormRows.mean(known, row));
-    FloatVector scale = all(NormRows.inverse(known, row));
-    FloatVector along = all(-NormRows.along(known, row));
-    FloatVector mean = all(NormRows.slopeMean(known, row));
-    for (int i = 0; i < width; i += LANES) {
-      FloatVector hat = load(x, i).sub(m).mul(scale);
-      FloatVector d = load(g, i, half).mul(load(factor, i)).sub(mean);
-      FloatVector slope = hat.fma(along, d).mul(scale);
-      store(add ? load(y, i).add(slope) : slope, y, i);
-    }
-  }
-
-  /** Modulates rows whose statistics are known. */
-  private static void modulate(
-      long x,
-      long known,
-      int rows,
-      long factor,
-      long shift,
-      CpuTensor y,
-      long start,
-      int width,
-      Scratch scratch) {
-    long step = (long) Simd.padded(width) * Float.BYTES;
-    boolean half = Simd.isDirectHalf(y, width);
-    int row = 0;
-    if (half) {
-      for (; row + 2 <= rows; row += 2) {
-        long to = y.address(start + (long) row * width);
-        modulateTwoHalf(x + row * step, known, row, factor, shift, to, width);
-      }
-    } else if (Simd.isDirect(y, width)) {
-      for (; row + 2 <= rows; row += 2) {
-        long to = y.address(start + (long) row * width);
-        modulateTwo(x + row * step, known, row, factor, shift, to, width);
-      }
-    }
-    for (; row < rows; row++) {
-      long element = start + (long) row * width;
-      long to = half ? y.address(element) : Simd.out(y, element, width, scratch, OUT_SLOT);
-      modulate(x + row * step, known, row, factor, shift, to, half, width);
-      if (!half) {
-        Simd.done(y, element, width, to);
+      long add,
+      long width) {
+    long step = width * Float.BYTES;
+    for (long row = 0; row < rows; row++) {
+      long from = x + row * step;
+      long cotangent = g + row * (half ? step / 2 : step);
+      long to = y + row * step;
+      long known = NormRows.known(statistics, row);
+      FloatVector m = all(NormRows.mean(known));
+      FloatVector scale = all(NormRows.inverse(known));
+      FloatVector along = all(-NormRows.along(known));
+      FloatVector mean = all(NormRows.slopeMean(known));
+      for (int i = 0; i < width; i += LANES) {
+        FloatVector hat = load(from, i).sub(m).mul(scale);
+        FloatVector d = load(cotangent, i, half).mul(load(factor, i)).sub(mean);
+        FloatVector slope = hat.fma(along, d).mul(scale);
+        store(add == 1 ? load(to, i).add(slope) : slope, to, i);
       }
     }
   }
@@ -252,12 +237,16 @@ final class CpuModulation implements ModulationKernels {
           long source = Simd.inRows(from, first, rows, width, scratch, STAGED_SLOT, X_SLOT);
           long known = scratch.floats(STATISTICS_SLOT, NormRows.STATISTICS);
           // A few rows at a time, which stay in the first-level cache.
-          int some = NormRows.rowsAtOnce(padded);
-          for (int row = 0; row < rows; row += some) {
-            int count = Math.min(some, rows - row);
+          for (int row = 0; row < rows; row += blocks.atOnce()) {
+            int count = Math.min(blocks.atOnce(), rows - row);
+            int length = count * width;
             long start = first + (long) row * width;
-            NormRows.statistics(norm, source + row * step, count, width, known);
-            modulate(source + row * step, known, count, b, a, to, start, width, scratch);
+            long values = source + row * step;
+            NormRows.statistics(norm, values, count, width, known);
+            long half = Simd.isDirectHalf(to, length) ? 1 : 0;
+            long out = Simd.eitherOut(to, start, length, scratch, OUT_SLOT);
+            MODULATE.run(values, known, count, b, a, out, half, padded);
+            Simd.eitherDone(to, start, length, out);
           }
         });
     return Saved.NOTHING;
@@ -280,43 +269,44 @@ final class CpuModulation implements ModulationKernels {
     int width = blocks.width();
     int padded = Simd.padded(width);
     long step = (long) padded * Float.BYTES;
-    boolean half = Simd.isDirectHalf(to, width);
     workers.run(
         blocks.count(),
         (item, scratch) -> {
           int sample = blocks.sample(item);
           long factor = factor(blocks, modulation, sample, scale, scratch);
-          long zeros = scratch.floats(ZEROS_SLOT, padded);
-          Simd.clear(zeros, padded);
-          long da = zeros;
-          long db = zeros;
-          if (dModulation != null) {
-            da = blocks.chunk(dModulation, sample, shift, scratch, D_SHIFT_SLOT);
-            db = blocks.chunk(dModulation, sample, scale, scratch, D_SCALE_SLOT);
+          long changes = factor + step;
+          if (dModulation == null) {
+            Simd.clear(changes, 2 * padded);
+          } else {
+            blocks.copyChunk(dModulation, sample, scale, changes);
+            blocks.copyChunk(dModulation, sample, shift, changes + step);
           }
           long first = blocks.first(item) * width;
           int rows = blocks.rows(item);
           long source = Simd.inRows(from, first, rows, width, scratch, STAGED_SLOT, X_SLOT);
           long known = scratch.floats(STATISTICS_SLOT, NormRows.STATISTICS);
           NormRows.statistics(norm, source, rows, width, known);
-          long d = zeros;
-          if (dx != null) {
+          long d = scratch.floats(Y_SLOT, padded);
+          if (dx == null) {
+            Simd.clear(d, padded);
+          } else {
             CpuTensor direction = CpuTensor.of(dx);
             d = Simd.inRows(direction, first, rows, width, scratch, OTHER_STAGED_SLOT, Y_SLOT);
           }
           long dStep = dx == null ? 0 : step;
-          for (int row = 0; row < rows; row++) {
-            slopeSums(source + row * step, known, row, d + row * dStep, padded);
-          }
+          SLOPE_SUMS.run(source, known, rows, d, dStep, padded, 0, 0);
           NormRows.slopes(norm, rows, width, known);
-          for (int row = 0; row < rows; row++) {
+          for (int row = 0; row < rows; row += blocks.atOnce()) {
+            int count = Math.min(blocks.atOnce(), rows - row);
+            int length = count * width;
             long start = first + (long) row * width;
-            long out = half ? to.address(start) : Simd.out(to, start, width, scratch, OUT_SLOT);
+            long values = source + row * step;
+            long own = NormRows.known(known, row);
             long direction = d + row * dStep;
-            tangent(source + row * step, known, row, direction, factor, db, da, out, half, padded);
-            if (!half) {
-              Simd.done(to, start, width, out);
-            }
+            long out = Simd.eitherOut(to, start, length, scratch, OUT_SLOT);
+            (Simd.isDirectHalf(to, length) ? TANGENT_HALF : TANGENT)
+                .run(values, own, count, direction, dStep, factor, out, padded);
+            Simd.eitherDone(to, start, length, out);
           }
         });
   }
@@ -338,41 +328,48 @@ final class CpuModulation implements ModulationKernels {
     int width = blocks.width();
     int padded = Simd.padded(width);
     long step = (long) padded * Float.BYTES;
-    boolean half = Simd.isDirectHalf(g, width);
     try (Tensor partial = engine.allocate(blocks.count(), 2L * padded)) {
       CpuTensor sums = CpuTensor.of(partial);
       workers.run(
           blocks.count(),
           (item, scratch) -> {
             long factor = factor(blocks, modulation, blocks.sample(item), scale, scratch);
-            long shiftSum = sums.address(item * 2L * padded);
-            long scaleSum = shiftSum + step;
-            Simd.clear(shiftSum, 2 * padded);
+            long sum = sums.address(item * 2L * padded);
+            Simd.clear(sum, 2 * padded);
             long first = blocks.first(item) * width;
             int rows = blocks.rows(item);
             long source = Simd.inRows(from, first, rows, width, scratch, STAGED_SLOT, X_SLOT);
             long known = scratch.floats(STATISTICS_SLOT, NormRows.STATISTICS);
             NormRows.statistics(norm, source, rows, width, known);
-            for (int row = 0; row < rows; row++) {
-              long start = first + (long) row * width;
-              long d = half ? g.address(start) : Simd.in(g, start, width, scratch, Y_SLOT);
+            for (int row = 0; row < rows; row += blocks.atOnce()) {
+              int count = Math.min(blocks.atOnce(), rows - row);
+              int length = count * width;
               long values = source + row * step;
-              cotangentSums(values, known, row, d, half, factor, shiftSum, scaleSum, padded);
+              long own = NormRows.known(known, row);
+              long half = Simd.isDirectHalf(g, length) ? 1 : 0;
+              long d = Simd.eitherIn(g, first + (long) row * width, length, scratch, Y_SLOT);
+              COTANGENT_SUMS.run(values, own, count, d, half, factor, sum, padded);
             }
-            if (gx != null) {
-              NormRows.slopes(norm, rows, width, known);
-              CpuTensor to = CpuTensor.of(gx.target());
-              for (int row = 0; row < rows; row++) {
-                long start = first + (long) row * width;
-                long d = half ? g.address(start) : Simd.in(g, start, width, scratch, Y_SLOT);
-                long out =
-                    gx.add()
-                        ? Simd.in(to, start, width, scratch, OLD_SLOT)
-                        : Simd.out(to, start, width, scratch, OLD_SLOT);
-                long values = source + row * step;
-                slopeOfProduct(values, known, row, d, half, factor, out, gx.add(), padded);
-                Simd.done(to, start, width, out);
-              }
+            if (gx == null) {
+              return;
+            }
+            NormRows.slopes(norm, rows, width, known);
+            CpuTensor to = CpuTensor.of(gx.target());
+            long add = gx.add() ? 1 : 0;
+            for (int row = 0; row < rows; row += blocks.atOnce()) {
+              int count = Math.min(blocks.atOnce(), rows - row);
+              int length = count * width;
+              long start = first + (long) row * width;
+              long values = source + row * step;
+              long own = NormRows.known(known, row);
+              long d = Simd.eitherIn(g, start, length, scratch, Y_SLOT);
+              long out =
+                  gx.add()
+                      ? Simd.in(to, start, length, scratch, OLD_SLOT)
+                      : Simd.out(to, start, length, scratch, OLD_SLOT);
+              (Simd.isDirectHalf(g, length) ? SLOPE_OF_HALF_PRODUCT : SLOPE_OF_PRODUCT)
+                  .run(values, own, count, d, factor, out, add, padded);
+              Simd.done(to, start, length, out);
             }
           });
       if (gModulation != null) {

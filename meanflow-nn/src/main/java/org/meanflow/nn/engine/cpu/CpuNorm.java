@@ -124,8 +124,7 @@ final class CpuNorm implements NormKernels {
             if (gx != null) {
               CpuTensor to = CpuTensor.of(gx.target());
               long scaled = scratch.floats(OUT_SLOT, padded);
-              Simd.clear(scaled, padded);
-              Simd.addTo(d, scaled, padded);
+              Simd.copyRow(d, scaled, padded);
               multiplyByGain(gain, scaled, width, scratch);
               NormRows.slope(norm, hat, inverse, scaled, scaled, width);
               writeRow(to, start, width, scaled, gx.add(), scratch, OLD_SLOT);
@@ -137,16 +136,17 @@ final class CpuNorm implements NormKernels {
     }
   }
 
-  /** Writes a row from scratch memory, or adds it; changes {@code row}. */
+  /** Writes a row from scratch memory, or adds it. */
   static void writeRow(
       CpuTensor to, long start, int width, long row, boolean add, Scratch scratch, int slot) {
     int padded = Simd.padded(width);
     long target =
         add ? Simd.in(to, start, width, scratch, slot) : Simd.out(to, start, width, scratch, slot);
-    if (!add) {
-      Simd.clear(target, padded);
+    if (add) {
+      Simd.addTo(row, target, padded);
+    } else {
+      Simd.copyRow(row, target, padded);
     }
-    Simd.addTo(row, target, padded);
     Simd.done(to, start, width, target);
   }
 }

@@ -18,6 +18,12 @@ final class CpuOptimizer implements OptimizerKernels {
   private static final int SEGMENT = 1024;
 
   private static final int SLOT = 1;
+  private static final int COEFFICIENTS_SLOT = SLOT + 6;
+
+  private static final OutlinedLoop ADAM_W = new OutlinedLoop(CpuOptimizer::adamW);
+  private static final OutlinedLoop AVERAGE = new OutlinedLoop(CpuOptimizer::average);
+  private static final OutlinedLoop PRECISE_AVERAGE =
+      new OutlinedLoop(CpuOptimizer::preciseAverage);
 
   private final Workers workers;
 
@@ -66,22 +72,25 @@ final class CpuOptimizer implements OptimizerKernels {
     workers.run(
         Math.toIntExact(Math.ceilDiv(size, ITEM)),
         (item, scratch) -> {
+          long coefficients = coefficients(u, scratch);
           long end = Math.min(size, (item + 1L) * ITEM);
           for (long start = (long) item * ITEM; start < end; start += SEGMENT) {
             int length = (int) Math.min(SEGMENT, end - start);
             long row = Simd.in(parameters, start, length, scratch, SLOT);
+            long gradient = Simd.in(gradients, start, length, scratch, SLOT + 1);
             long m1 = Simd.in(first, start, length, scratch, SLOT + 2);
             long m2 = Simd.in(second, start, length, scratch, SLOT + 3);
-            adamW(u, row, Simd.in(gradients, start, length, scratch, SLOT + 1), m1, m2, length);
+            ADAM_W.run(coefficients, row, gradient, m1, m2, length, 0, 0);
             for (Average average : averages) {
+              long fraction = Float.floatToRawIntBits((float) (1 - average.decay()));
               CpuTensor target = CpuTensor.of(average.average());
               long mean = Simd.in(target, start, length, scratch, SLOT + 4);
               if (average.remainder() == null) {
-                average(1 - average.decay(), row, mean, length);
+                AVERAGE.run(fraction, row, mean, length, 0, 0, 0, 0);
               } else {
                 CpuTensor rest = CpuTensor.of(average.remainder());
                 long remainder = Simd.in(rest, start, length, scratch, SLOT + 5);
-                average(1 - average.decay(), row, mean, remainder, length);
+                PRECISE_AVERAGE.run(fraction, row, mean, remainder, length, 0, 0, 0);
                 Simd.done(rest, start, length, remainder);
               }
               Simd.done(target, start, length, mean);
@@ -93,17 +102,36 @@ final class CpuOptimizer implements OptimizerKernels {
         });
   }
 
-  private static void adamW(AdamWUpdate u, long p, long g, long m, long v, int length) {
-    FloatVector scale = all((float) u.gradientScale());
-    FloatVector beta1 = all((float) u.beta1());
-    FloatVector beta2 = all((float) u.beta2());
-    FloatVector new1 = all((float) (1 - u.beta1()));
-    FloatVector new2 = all((float) (1 - u.beta2()));
-    FloatVector correction2 =
-        all((float) (1 / Math.sqrt(1 - Math.pow(u.beta2(), (double) u.step()))));
-    FloatVector rate = all((float) (u.rate() / (1 - Math.pow(u.beta1(), (double) u.step()))));
-    FloatVector keep = all((float) (1 - u.rate() * u.weightDecay()));
-    FloatVector epsilon = all((float) u.epsilon());
+  private static long coefficients(AdamWUpdate u, Scratch scratch) {
+    double[] all = {
+      u.gradientScale(),
+      u.beta1(),
+      1 - u.beta1(),
+      u.beta2(),
+      1 - u.beta2(),
+      1 / Math.sqrt(1 - Math.pow(u.beta2(), (double) u.step())),
+      u.rate() / (1 - Math.pow(u.beta1(), (double) u.step())),
+      1 - u.rate() * u.weightDecay(),
+      u.epsilon()
+    };
+    long address = scratch.floats(COEFFICIENTS_SLOT, all.length);
+    for (int i = 0; i < all.length; i++) {
+      Simd.set(address, i, (float) all[i]);
+    }
+    return address;
+  }
+
+  private static void adamW(
+      long coefficients, long p, long g, long m, long v, long length, long no, long none) {
+    FloatVector scale = all(Simd.get(coefficients, 0));
+    FloatVector beta1 = all(Simd.get(coefficients, 1));
+    FloatVector new1 = all(Simd.get(coefficients, 2));
+    FloatVector beta2 = all(Simd.get(coefficients, 3));
+    FloatVector new2 = all(Simd.get(coefficients, 4));
+    FloatVector correction2 = all(Simd.get(coefficients, 5));
+    FloatVector rate = all(Simd.get(coefficients, 6));
+    FloatVector keep = all(Simd.get(coefficients, 7));
+    FloatVector epsilon = all(Simd.get(coefficients, 8));
     for (int i = 0; i < length; i += LANES) {
       FloatVector gradient = load(g, i).mul(scale);
       FloatVector first = load(m, i).mul(beta1).add(gradient.mul(new1));
@@ -115,16 +143,25 @@ final class CpuOptimizer implements OptimizerKernels {
     }
   }
 
-  private static void average(double fraction, long p, long average, int length) {
-    FloatVector f = all((float) fraction);
+  private static void average(
+      long fraction, long p, long average, long length, long no, long none, long nor, long more) {
+    FloatVector f = all(Float.intBitsToFloat((int) fraction));
     for (int i = 0; i < length; i += LANES) {
       FloatVector old = load(average, i);
       store(load(p, i).sub(old).fma(f, old), average, i);
     }
   }
 
-  private static void average(double fraction, long p, long average, long remainder, int length) {
-    FloatVector f = all((float) fraction);
+  private static void preciseAverage(
+      long fraction,
+      long p,
+      long average,
+      long remainder,
+      long length,
+      long no,
+      long none,
+      long nor) {
+    FloatVector f = all(Float.intBitsToFloat((int) fraction));
     for (int i = 0; i < length; i += LANES) {
       FloatVector old = load(average, i);
       FloatVector rest = load(remainder, i);

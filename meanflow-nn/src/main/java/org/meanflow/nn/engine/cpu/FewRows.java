@@ -25,7 +25,10 @@ final class FewRows {
   private static final long LONG_ITEM = 8 * ITEM;
 
   private static final OutlinedLoop DOTS = new OutlinedLoop(FewRows::dots);
+  private static final OutlinedLoop FOLD = new OutlinedLoop(FewRows::fold);
   private static final OutlinedLoop ADD = new OutlinedLoop(FewRows::add);
+
+  private static final int SUMS_SLOT = 2;
 
   private final CpuEngine engine;
   private final Workers workers;
@@ -57,19 +60,17 @@ final class FewRows {
           long first = outs.start(item);
           long count = outs.size(outs.isLast(item));
           long from = w.address(first * in);
-          DOTS.run(x.address(), rows, in, from, count, y.address(first), y.dim(1), 0);
-          for (long row = 0; row < biasRows; row++) {
-            for (long out = first; out < first + count; out++) {
-              long to = y.address(row * y.dim(1) + out);
-              set(to, get(to) + get(b + out * Float.BYTES));
-            }
-          }
+          long sums = scratch.bytes(SUMS_SLOT, count * rows * Simd.BYTES);
+          DOTS.run(x.address(), rows, in, from, count, sums, 0, 0);
+          long bias = b + first * Float.BYTES;
+          FOLD.run(sums, rows, count, y.address(first), y.dim(1), bias, biasRows, 0);
           scratch.endProduct(begin);
         });
   }
 
+  /** Products of rows with rows, lane by lane. */
   private static void dots(
-      long x, long rows, long in, long w, long outs, long y, long yStride, long none) {
+      long x, long rows, long in, long w, long outs, long sums, long no, long none) {
     for (long out = 0; out < outs; out += 2) {
       long w0 = w + out * in * Float.BYTES;
       long nextOut = Math.min(out + 1, outs - 1); // beyond the end the last one, again
@@ -106,17 +107,28 @@ final class FewRows {
           a3 = z.fma(u, a3);
           b3 = z.fma(v, b3);
         }
-        long to = y + out * Float.BYTES;
-        long toNext = y + nextOut * Float.BYTES;
-        long rowBytes = yStride * Float.BYTES;
-        set(to + row * rowBytes, Simd.sum(a0));
-        set(toNext + row * rowBytes, Simd.sum(b0));
-        set(to + row1 * rowBytes, Simd.sum(a1));
-        set(toNext + row1 * rowBytes, Simd.sum(b1));
-        set(to + row2 * rowBytes, Simd.sum(a2));
-        set(toNext + row2 * rowBytes, Simd.sum(b2));
-        set(to + row3 * rowBytes, Simd.sum(a3));
-        set(toNext + row3 * rowBytes, Simd.sum(b3));
+        long to = sums + out * rows * Simd.BYTES;
+        long toNext = sums + nextOut * rows * Simd.BYTES;
+        store(a0, to + row * Simd.BYTES);
+        store(b0, toNext + row * Simd.BYTES);
+        store(a1, to + row1 * Simd.BYTES);
+        store(b1, toNext + row1 * Simd.BYTES);
+        store(a2, to + row2 * Simd.BYTES);
+        store(b2, toNext + row2 * Simd.BYTES);
+        store(a3, to + row3 * Simd.BYTES);
+        store(b3, toNext + row3 * Simd.BYTES);
+      }
+    }
+  }
+
+  /** Σ of the lanes, and + b for the first rows. */
+  private static void fold(
+      long sums, long rows, long outs, long y, long yStride, long b, long biasRows, long none) {
+    for (long out = 0; out < outs; out++) {
+      for (long row = 0; row < rows; row++) {
+        float dot = Simd.sum(load(sums + (out * rows + row) * Simd.BYTES));
+        long to = y + (row * yStride + out) * Float.BYTES;
+        set(to, row < biasRows ? dot + get(b + out * Float.BYTES) : dot);
       }
     }
   }

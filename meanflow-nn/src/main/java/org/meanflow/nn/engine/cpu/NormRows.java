@@ -26,15 +26,19 @@ final class NormRows {
   static final int QUAD = 4;
 
   /** Floats that hold what is known of the rows of a block. */
-  static final int STATISTICS = (4 + 2 * LANES) * BLOCK;
+  static final int STATISTICS = 3 * LANES * BLOCK;
 
-  // What is known, by row.
+  // What is known of a row: four numbers, then two vectors of sums.
   private static final int MEAN = 0;
-  private static final int INVERSE = BLOCK;
-  private static final int SLOPE_MEAN = 2 * BLOCK;
-  private static final int ALONG = 3 * BLOCK;
-  private static final int SUMS = 4 * BLOCK;
-  private static final int OTHER_SUMS = SUMS + BLOCK * LANES;
+  private static final int INVERSE = 1;
+  private static final int ALONG = 2;
+  private static final int SLOPE_MEAN = 3;
+  private static final int ALONG_SUMS = LANES;
+  private static final int MEAN_SUMS = 2 * LANES;
+
+  private static final OutlinedLoop SUMS = new OutlinedLoop(NormRows::sums);
+  private static final OutlinedLoop SQUARES = new OutlinedLoop(NormRows::squares);
+  private static final OutlinedLoop FOLD = new OutlinedLoop(NormRows::fold);
 
   /** Floats that stay in the first-level cache, with what is computed from them. */
   private static final int CACHED = 6 << 10;
@@ -47,120 +51,143 @@ final class NormRows {
     return Math.clamp(quads, 1, BLOCK / QUAD) * QUAD;
   }
 
-  static float mean(long statistics, int row) {
-    return Simd.get(statistics + (long) (MEAN + row) * Float.BYTES);
+  /** What is known of one row of a block. */
+  static long known(long statistics, long row) {
+    return statistics + row * 3 * Simd.BYTES;
   }
 
-  static float inverse(long statistics, int row) {
-    return Simd.get(statistics + (long) (INVERSE + row) * Float.BYTES);
+  static float mean(long known) {
+    return Simd.get(known, MEAN);
+  }
+
+  static float inverse(long known) {
+    return Simd.get(known, INVERSE);
   }
 
   /** mean(x̂ ⊙ d). */
-  static float along(long statistics, int row) {
-    return Simd.get(statistics + (long) (ALONG + row) * Float.BYTES);
+  static float along(long known) {
+    return Simd.get(known, ALONG);
   }
 
   /** mean(d) for layer norm, 0 for others. */
-  static float slopeMean(long statistics, int row) {
-    return Simd.get(statistics + (long) (SLOPE_MEAN + row) * Float.BYTES);
+  static float slopeMean(long known) {
+    return Simd.get(known, SLOPE_MEAN);
   }
 
-  /** Where the sums for {@link #along} are to be put, lane by lane. */
-  static long alongSums(long statistics, int row) {
-    return statistics + (long) (SUMS + row * LANES) * Float.BYTES;
-  }
-
-  /** Where the sums for {@link #slopeMean} are to be put, lane by lane. */
-  static long meanSums(long statistics, int row) {
-    return statistics + (long) (OTHER_SUMS + row * LANES) * Float.BYTES;
-  }
-
-  private static void set(long statistics, int index, double value) {
-    Simd.set(statistics + (long) index * Float.BYTES, (float) value);
+  /** Takes the sums for {@link #along} and {@link #slopeMean}, lane by lane. */
+  static void setSlopeSums(FloatVector along, FloatVector mean, long known) {
+    store(along, known, ALONG_SUMS);
+    store(mean, known, MEAN_SUMS);
   }
 
   /** Mean and inverse of each row of a block; rows follow each other. */
   static void statistics(Norm norm, long x, int rows, int width, long statistics) {
-    int padded = Simd.padded(width);
-    long step = (long) padded * Float.BYTES;
+    boolean none = norm.kind() == Norm.Kind.NONE;
     boolean layer = norm.kind() == Norm.Kind.LAYER;
-    if (norm.kind() == Norm.Kind.NONE) {
-      for (int row = 0; row < rows; row++) {
-        set(statistics, MEAN + row, 0);
-        set(statistics, INVERSE + row, 1);
-      }
-      return;
-    }
-    long last = x + (rows - 1) * step;
+    int padded = Simd.padded(width);
     if (layer) {
-      for (int row = 0; row < rows; row += QUAD) {
-        long a = x + row * step;
-        long b = Math.min(a + step, last);
-        long c = Math.min(b + step, last);
-        sums(a, b, c, Math.min(c + step, last), padded, alongSums(statistics, row));
-      }
+      SUMS.run(x, rows, padded, statistics, 0, 0, 0, 0);
+      FOLD.run(statistics, rows, ALONG_SUMS, MEAN, 0, 0, 0, 0);
     }
     for (int row = 0; row < rows; row++) {
-      set(statistics, MEAN + row, layer ? folded(alongSums(statistics, row)) / width : 0);
+      long known = known(statistics, row);
+      Simd.set(known, MEAN, layer ? mean(known) / width : 0);
     }
-    for (int row = 0; row < rows; row += QUAD) {
+    if (!none) {
+      SQUARES.run(x, rows, padded, statistics, 0, 0, 0, 0);
+      FOLD.run(statistics, rows, ALONG_SUMS, INVERSE, 0, 0, 0, 0);
+    }
+    for (int row = 0; row < rows; row++) {
+      long known = known(statistics, row);
+      double mean = mean(known);
+      double beyond = (padded - width) * mean * mean; // from the zeros
+      double square = (inverse(known) - beyond) / width;
+      Simd.set(known, INVERSE, none ? 1 : (float) (1 / Math.sqrt(square + norm.epsilon())));
+    }
+  }
+
+  /** Σ x of rows, lane by lane. */
+  private static void sums(
+      long x, long rows, long padded, long statistics, long no, long none, long nor, long more) {
+    long step = padded * Float.BYTES;
+    long last = x + (rows - 1) * step;
+    for (long row = 0; row < rows; row += QUAD) {
       long a = x + row * step;
       long b = Math.min(a + step, last);
       long c = Math.min(b + step, last);
-      squares(a, b, c, Math.min(c + step, last), padded, statistics, row);
-    }
-    for (int row = 0; row < rows; row++) {
-      double mean = mean(statistics, row);
-      double beyond = (padded - width) * mean * mean; // from the zeros
-      double sum = folded(alongSums(statistics, row)) - beyond;
-      set(statistics, INVERSE + row, 1 / Math.sqrt(sum / width + norm.epsilon()));
+      long d = Math.min(c + step, last);
+      FloatVector sumA = FloatVector.zero(Simd.FLOATS);
+      FloatVector sumB = FloatVector.zero(Simd.FLOATS);
+      FloatVector sumC = FloatVector.zero(Simd.FLOATS);
+      FloatVector sumD = FloatVector.zero(Simd.FLOATS);
+      for (int i = 0; i < padded; i += LANES) {
+        sumA = sumA.add(load(a, i));
+        sumB = sumB.add(load(b, i));
+        sumC = sumC.add(load(c, i));
+        sumD = sumD.add(load(d, i));
+      }
+      store(sumA, known(statistics, row), ALONG_SUMS);
+      store(sumB, known(statistics, row + 1), ALONG_SUMS);
+      store(sumC, known(statistics, row + 2), ALONG_SUMS);
+      store(sumD, known(statistics, row + 3), ALONG_SUMS);
     }
   }
 
-  /** Σ x of four rows, lane by lane. */
-  private static void sums(long a, long b, long c, long d, int length, long to) {
-    FloatVector sumA = FloatVector.zero(Simd.FLOATS);
-    FloatVector sumB = FloatVector.zero(Simd.FLOATS);
-    FloatVector sumC = FloatVector.zero(Simd.FLOATS);
-    FloatVector sumD = FloatVector.zero(Simd.FLOATS);
-    for (int i = 0; i < length; i += LANES) {
-      sumA = sumA.add(load(a, i));
-      sumB = sumB.add(load(b, i));
-      sumC = sumC.add(load(c, i));
-      sumD = sumD.add(load(d, i));
-    }
-    store(sumA, to);
-    store(sumB, to + Simd.BYTES);
-    store(sumC, to + 2L * Simd.BYTES);
-    store(sumD, to + 3L * Simd.BYTES);
-  }
-
-  /** Σ (x − mean)² of four rows, lane by lane. */
+  /** Σ (x − mean)² of rows, lane by lane. */
   private static void squares(
-      long a, long b, long c, long d, int length, long statistics, int row) {
-    FloatVector meanA = all(mean(statistics, row));
-    FloatVector meanB = all(mean(statistics, row + 1));
-    FloatVector meanC = all(mean(statistics, row + 2));
-    FloatVector meanD = all(mean(statistics, row + 3));
-    FloatVector sumA = FloatVector.zero(Simd.FLOATS);
-    FloatVector sumB = FloatVector.zero(Simd.FLOATS);
-    FloatVector sumC = FloatVector.zero(Simd.FLOATS);
-    FloatVector sumD = FloatVector.zero(Simd.FLOATS);
-    for (int i = 0; i < length; i += LANES) {
-      FloatVector x = load(a, i).sub(meanA);
-      sumA = x.fma(x, sumA);
-      x = load(b, i).sub(meanB);
-      sumB = x.fma(x, sumB);
-      x = load(c, i).sub(meanC);
-      sumC = x.fma(x, sumC);
-      x = load(d, i).sub(meanD);
-      sumD = x.fma(x, sumD);
+      long x, long rows, long padded, long statistics, long no, long none, long nor, long more) {
+    long step = padded * Float.BYTES;
+    long last = x + (rows - 1) * step;
+    for (long row = 0; row < rows; row += QUAD) {
+      long a = x + row * step;
+      long b = Math.min(a + step, last);
+      long c = Math.min(b + step, last);
+      long d = Math.min(c + step, last);
+      FloatVector meanA = all(mean(known(statistics, row)));
+      FloatVector meanB = all(mean(known(statistics, row + 1)));
+      FloatVector meanC = all(mean(known(statistics, row + 2)));
+      FloatVector meanD = all(mean(known(statistics, row + 3)));
+      FloatVector sumA = FloatVector.zero(Simd.FLOATS);
+      FloatVector sumB = FloatVector.zero(Simd.FLOATS);
+      FloatVector sumC = FloatVector.zero(Simd.FLOATS);
+      FloatVector sumD = FloatVector.zero(Simd.FLOATS);
+      for (int i = 0; i < padded; i += LANES) {
+        FloatVector v = load(a, i).sub(meanA);
+        sumA = v.fma(v, sumA);
+        v = load(b, i).sub(meanB);
+        sumB = v.fma(v, sumB);
+        v = load(c, i).sub(meanC);
+        sumC = v.fma(v, sumC);
+        v = load(d, i).sub(meanD);
+        sumD = v.fma(v, sumD);
+      }
+      store(sumA, known(statistics, row), ALONG_SUMS);
+      store(sumB, known(statistics, row + 1), ALONG_SUMS);
+      store(sumC, known(statistics, row + 2), ALONG_SUMS);
+      store(sumD, known(statistics, row + 3), ALONG_SUMS);
     }
-    long to = alongSums(statistics, row);
-    store(sumA, to);
-    store(sumB, to + Simd.BYTES);
-    store(sumC, to + 2L * Simd.BYTES);
-    store(sumD, to + 3L * Simd.BYTES);
+  }
+
+  /** A number of each row = Σ of the lanes of one of its sums. */
+  private static void fold(
+      long statistics, long rows, long sums, long to, long no, long none, long nor, long more) {
+    for (long row = 0; row < rows; row++) {
+      long known = known(statistics, row);
+      Simd.set(known, (int) to, Simd.sum(load(known, (int) sums)));
+    }
+  }
+
+  /** {@link #along} and {@link #slopeMean} from the sums of the products with x̂ and of d. */
+  static void slopes(Norm norm, int rows, int width, long statistics) {
+    boolean none = norm.kind() == Norm.Kind.NONE;
+    boolean layer = norm.kind() == Norm.Kind.LAYER;
+    FOLD.run(statistics, rows, ALONG_SUMS, ALONG, 0, 0, 0, 0);
+    FOLD.run(statistics, rows, MEAN_SUMS, SLOPE_MEAN, 0, 0, 0, 0);
+    for (int row = 0; row < rows; row++) {
+      long known = known(statistics, row);
+      Simd.set(known, ALONG, none ? 0 : along(known) / width);
+      Simd.set(known, SLOPE_MEAN, layer ? slopeMean(known) / width : 0);
+    }
   }
 
   private static float squares(long x, float mean, int length) {
@@ -171,23 +198,6 @@ final class NormRows {
       sum = d.fma(d, sum);
     }
     return Simd.sum(sum);
-  }
-
-  /** Σ of the lanes that were put to an address. */
-  private static float folded(long sums) {
-    return Simd.sum(load(sums));
-  }
-
-  /** {@link #along} and {@link #slopeMean} from the sums of the products with x̂ and of d. */
-  static void slopes(Norm norm, int rows, int width, long statistics) {
-    boolean none = norm.kind() == Norm.Kind.NONE;
-    boolean layer = norm.kind() == Norm.Kind.LAYER;
-    for (int row = 0; row < rows; row++) {
-      float along = folded(alongSums(statistics, row)) / width;
-      float mean = folded(meanSums(statistics, row)) / width;
-      set(statistics, ALONG + row, none ? 0 : along);
-      set(statistics, SLOPE_MEAN + row, layer ? mean : 0);
-    }
   }
 
   /**

@@ -41,10 +41,21 @@ record SampleBlocks(int samples, int tokens, int width) {
     return Math.min(first(item) + TOKENS, (sample(item) + 1L) * tokens);
   }
 
+  /** Most rows that are read or written at once: one, if rows have to be padded. */
+  int atOnce() {
+    return width % Simd.LANES == 0 ? NormRows.rowsAtOnce(width) : 1;
+  }
+
   /** Chunk {@code index} of a sample's modulation, as a row. */
   long chunk(Tensor modulation, int sample, int index, Scratch scratch, int slot) {
     CpuTensor m = CpuTensor.of(modulation);
     return Simd.in(m, sample * m.dim(1) + (long) index * width, width, scratch, slot);
+  }
+
+  /** Copies chunk {@code index} of a sample's modulation, as a row. */
+  void copyChunk(Tensor modulation, int sample, int index, long to) {
+    CpuTensor m = CpuTensor.of(modulation);
+    Simd.copyIn(m, sample * m.dim(1) + (long) index * width, width, to);
   }
 
   /**

@@ -171,15 +171,21 @@ final class Simd {
       return address;
     }
     long staged = scratch.floats(slot, padded(length));
+    copyIn(x, element, length, staged);
+    return staged;
+  }
+
+  /** The same, copied to an address in any case. */
+  static void copyIn(CpuTensor x, long element, int length, long to) {
+    long address = x.address(element);
     if (x.half()) {
-      widen(address, staged, length);
+      widen(address, to, length);
     } else {
-      MemorySegment.copy(ALL, address, ALL, staged, (long) length * Float.BYTES);
+      copyRow(address, to, length);
     }
     for (int i = length; i % LANES != 0; i++) {
-      set(staged + (long) i * Float.BYTES, 0);
+      set(to + (long) i * Float.BYTES, 0);
     }
-    return staged;
   }
 
   /** Whether rows of a tensor can be read and written as bfloat16, without being staged. */
@@ -197,8 +203,7 @@ final class Simd {
     long staged = scratch.floats(slot, (long) rows * padded);
     for (int row = 0; row < rows; row++) {
       long from = in(x, element + (long) row * width, width, scratch, rowSlot);
-      MemorySegment.copy(
-          ALL, from, ALL, staged + (long) row * padded * Float.BYTES, (long) padded * Float.BYTES);
+      copyRow(from, staged + (long) row * padded * Float.BYTES, padded);
     }
     return staged;
   }
@@ -217,7 +222,24 @@ final class Simd {
     if (x.half()) {
       narrow(written, address, length);
     } else {
-      MemorySegment.copy(ALL, written, ALL, address, (long) length * Float.BYTES);
+      copyRow(written, address, length);
+    }
+  }
+
+  /** As {@link #in}; bfloat16 where it lies, if {@link #isDirectHalf}. */
+  static long eitherIn(CpuTensor x, long element, int length, Scratch scratch, int slot) {
+    return isDirectHalf(x, length) ? x.address(element) : in(x, element, length, scratch, slot);
+  }
+
+  /** As {@link #out}; bfloat16 where it is to lie, if {@link #isDirectHalf}. */
+  static long eitherOut(CpuTensor x, long element, int length, Scratch scratch, int slot) {
+    return isDirectHalf(x, length) ? x.address(element) : out(x, element, length, scratch, slot);
+  }
+
+  /** Puts what was written to the address that {@link #eitherOut} gave into the tensor. */
+  static void eitherDone(CpuTensor x, long element, int length, long written) {
+    if (!isDirectHalf(x, length)) {
+      done(x, element, length, written);
     }
   }
 
@@ -457,6 +479,11 @@ final class Simd {
     for (int i = 0; i < length; i += LANES) {
       storeResult(widened(y + (long) i * Short.BYTES).add(load(x, i)), y, i, true);
     }
+  }
+
+  /** y = x, {@code length} floats. */
+  static void copyRow(long x, long y, int length) {
+    MemorySegment.copy(ALL, x, ALL, y, (long) length * Float.BYTES);
   }
 
   /** Zeros, {@code length} floats, a multiple of a vector's. */
