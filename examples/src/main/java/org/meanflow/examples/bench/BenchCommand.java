@@ -95,7 +95,8 @@ public final class BenchCommand implements Callable<Integer> {
       names = "--warmup",
       paramLabel = "N",
       defaultValue = "0",
-      description = "repetitions beforehand (default: twenty seconds, at least three)")
+      description =
+          "repetitions beforehand (default: 20 to 60 seconds, until little is left to be compiled)")
   private int warmup;
 
   @Option(
@@ -175,6 +176,9 @@ public final class BenchCommand implements Callable<Integer> {
     line.put("images_per_s", rounded(config.batch() / timings.median() * 1e3, 2));
     line.put("gflop_per_step", rounded(gflop, 4));
     line.put("gflops", rounded(gflop / timings.median() * 1e3, 1));
+    if (!Double.isNaN(timings.heap())) {
+      line.put("heap_mb", rounded(timings.heap(), 2));
+    }
     Double otherCores = others.cores();
     if (otherCores != null) {
       line.put("others_cores", rounded(otherCores, 2));
