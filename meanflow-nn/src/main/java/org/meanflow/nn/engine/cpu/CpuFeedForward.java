@@ -151,7 +151,9 @@ final class CpuFeedForward implements FeedForwardKernels {
           long strip = Math.min(SumRows.STRIP, rows - row);
           long from = h + row * rowBytes();
           activation.apply(from, row, column, strip, columns);
+          long begin = scratch.beginProduct();
           second.fill(a, last, row, inChunk, from, rowBytes(), strip, columns);
+          scratch.endProduct(begin);
         }
         if (inChunk + columns == chunks.size(chunks.isLast(chunk))) {
           for (int target = 0; target < targets; target++) {
