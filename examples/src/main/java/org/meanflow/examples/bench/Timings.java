@@ -19,7 +19,7 @@ record Timings(double[] sorted, double heap) {
   private static final int MIN_WINDOWS = 4;
   private static final int MAX_WINDOWS = 12;
 
-  /** What the JIT compiler may take of a window: less than one step in thirty is slowed down. */
+  /** The most that the JIT compiler may take of the last window. */
   private static final double COMPILING = 0.03;
 
   private static final Duration MEASURED = Duration.ofSeconds(10);

@@ -1,6 +1,5 @@
 package org.meanflow.nn.engine.cpu;
 
-import java.lang.foreign.MemorySegment;
 import java.util.function.IntFunction;
 import org.jspecify.annotations.Nullable;
 import org.meanflow.nn.engine.Norm;
@@ -162,8 +161,7 @@ final class AttentionShape {
       for (int head = 0; head < group; head++) {
         long element = element(item, parts, part, token, head);
         long row = Simd.in(x, element, d, scratch, CpuAttention.ROW);
-        MemorySegment.copy(
-            Simd.ALL, row, Simd.ALL, rows.at(token, head), (long) stride * Float.BYTES);
+        Simd.copyRow(row, rows.at(token, head), stride);
       }
     }
     return rows;

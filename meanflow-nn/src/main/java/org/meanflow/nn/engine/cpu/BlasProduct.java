@@ -3,7 +3,6 @@ package org.meanflow.nn.engine.cpu;
 import java.lang.foreign.Arena;
 import java.lang.foreign.FunctionDescriptor;
 import java.lang.foreign.Linker;
-import java.lang.foreign.MemorySegment;
 import java.lang.foreign.SymbolLookup;
 import java.lang.foreign.ValueLayout;
 import java.lang.invoke.MethodHandle;
@@ -47,8 +46,7 @@ final class BlasProduct implements Product {
     long stride = spec.c().rowStride();
     if (spec.bias()) {
       for (long row = 0; row < spec.m(); row++) {
-        MemorySegment.copy(
-            Simd.ALL, bias, Simd.ALL, c + row * stride * Float.BYTES, spec.n() * Float.BYTES);
+        Simd.copyRow(bias, c + row * stride * Float.BYTES, spec.n());
       }
     }
     try {

@@ -1,6 +1,5 @@
 package org.meanflow.nn.engine.cpu;
 
-import java.lang.foreign.MemorySegment;
 import org.meanflow.nn.engine.Cotangent;
 import org.meanflow.nn.engine.EmbeddingKernels;
 import org.meanflow.nn.engine.PatchOrder;
@@ -135,12 +134,7 @@ final class CpuEmbedding implements EmbeddingKernels {
     CpuTensor to = CpuTensor.of(y);
     long width = table.dim(1);
     for (int b = 0; b < indices.length; b++) {
-      MemorySegment.copy(
-          Simd.ALL,
-          from.address(indices[b] * width),
-          Simd.ALL,
-          to.address(b * width),
-          width * Float.BYTES);
+      Simd.copyRow(from.address(indices[b] * width), to.address(b * width), width);
     }
   }
 

@@ -1,6 +1,5 @@
 package org.meanflow.nn.engine.cpu;
 
-import java.lang.foreign.MemorySegment;
 import java.lang.ref.Reference;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.Kernels;
@@ -116,7 +115,7 @@ public final class CpuEngine implements Engine {
       if (to.half()) {
         Simd.narrow(from, to.address(), length);
       } else {
-        MemorySegment.copy(Simd.ALL, from, Simd.ALL, to.address(), (long) length * Float.BYTES);
+        Simd.copyRow(from, to.address(), length);
       }
     } finally {
       Reference.reachabilityFence(dense); // or its memory may be freed while it is read
@@ -132,7 +131,7 @@ public final class CpuEngine implements Engine {
     if (from.half()) {
       Simd.widen(from.address(), to, length);
     } else {
-      MemorySegment.copy(Simd.ALL, from.address(), Simd.ALL, to, (long) length * Float.BYTES);
+      Simd.copyRow(from.address(), to, length);
     }
     return array;
   }

@@ -136,7 +136,7 @@ final class CpuGatedResidual {
               sum = target;
             }
             if (sum != target) {
-              Simd.copyRow(sum, target, rows * padded);
+              Simd.copyRow(sum, target, (long) rows * padded);
             }
             Simd.done(to, start, length, target);
           }

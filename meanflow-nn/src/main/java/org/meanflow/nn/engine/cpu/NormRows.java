@@ -23,7 +23,10 @@ final class NormRows {
    * Rows that one vector loop covers: rows are short, and entering a loop takes as long as some
    * vectors. Behind the last row of a block its last one is taken again.
    */
-  static final int QUAD = 4;
+  private static final int QUAD = 4;
+
+  /** Floats that stay in the first-level cache, with what is computed from them. */
+  private static final int CACHED = 6 << 10;
 
   /** Floats that hold what is known of the rows of a block. */
   static final int STATISTICS = 3 * LANES * BLOCK;
@@ -39,9 +42,6 @@ final class NormRows {
   private static final OutlinedLoop SUMS = new OutlinedLoop(NormRows::sums);
   private static final OutlinedLoop SQUARES = new OutlinedLoop(NormRows::squares);
   private static final OutlinedLoop FOLD = new OutlinedLoop(NormRows::fold);
-
-  /** Floats that stay in the first-level cache, with what is computed from them. */
-  private static final int CACHED = 6 << 10;
 
   private NormRows() {}
 

@@ -1,6 +1,5 @@
 package org.meanflow.nn.engine.cpu;
 
-import java.lang.foreign.MemorySegment;
 import org.meanflow.nn.engine.Tensor;
 
 /** Sums over rows, in an order that does not depend on who computes them. */
@@ -67,7 +66,7 @@ final class Reductions {
           }
           long to = Simd.out(y, 0, columns, scratch, ROW_SLOT);
           if (to != total) {
-            MemorySegment.copy(Simd.ALL, total, Simd.ALL, to, (long) width * Float.BYTES);
+            Simd.copyRow(total, to, width);
           }
           Simd.done(y, 0, columns, to);
         });

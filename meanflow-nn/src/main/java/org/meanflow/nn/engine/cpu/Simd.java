@@ -482,8 +482,8 @@ final class Simd {
   }
 
   /** y = x, {@code length} floats. */
-  static void copyRow(long x, long y, int length) {
-    MemorySegment.copy(ALL, x, ALL, y, (long) length * Float.BYTES);
+  static void copyRow(long x, long y, long length) {
+    MemorySegment.copy(ALL, x, ALL, y, length * Float.BYTES);
   }
 
   /** Zeros, {@code length} floats, a multiple of a vector's. */
