@@ -51,7 +51,8 @@ public interface FeedForwardKernels {
   void feedForwardTangent(Weights w, Saved saved, Tensor dx, Tensor dy);
 
   /**
-   * The cotangents of input and parameters.
+   * The cotangents of input and parameters. To be called last, and once: it uses up what was
+   * remembered.
    *
    * @param x {@code [rows, width]}
    * @param w the parameters

@@ -53,7 +53,7 @@ public final class CpuEngine implements Engine {
     kernels =
         new Kernels(
             linear,
-            new CpuFeedForward(this, workers, linear, elementwise, reductions),
+            new CpuFeedForward(this, workers, linear, reductions),
             elementwise,
             new CpuNorm(this, workers, reductions),
             new CpuModulation(this, workers),

@@ -12,7 +12,7 @@ import org.meanflow.nn.engine.cpu.PackedWeight.Use;
 /**
  * Both maps and the GELU for one tile of rows after the other, and panel by panel of the hidden
  * columns, so that what is in between stays in a core's cache. Of a forward pass h = W₁ x + b₁ is
- * kept; its GELU is computed again.
+ * kept; a backward pass computes its GELU again, together with the slope, and puts it in its place.
  */
 final class CpuFeedForward implements FeedForwardKernels {
   private static final int X_SLOT = 2;
@@ -23,19 +23,12 @@ final class CpuFeedForward implements FeedForwardKernels {
   private final CpuEngine engine;
   private final Workers workers;
   private final CpuLinear linear;
-  private final CpuElementwise elementwise;
   private final Reductions reductions;
 
-  CpuFeedForward(
-      CpuEngine engine,
-      Workers workers,
-      CpuLinear linear,
-      CpuElementwise elementwise,
-      Reductions reductions) {
+  CpuFeedForward(CpuEngine engine, Workers workers, CpuLinear linear, Reductions reductions) {
     this.engine = engine;
     this.workers = workers;
     this.linear = linear;
-    this.elementwise = elementwise;
     this.reductions = reductions;
   }
 
@@ -235,13 +228,15 @@ final class CpuFeedForward implements FeedForwardKernels {
               0,
               to.address(start * to.dim(1)),
               (d, row, column, rows, columns) ->
-                  slopes(h, start + row, column, d, chain.rowBytes(), rows, columns));
+                  GeluRows.slopes(
+                      half(),
+                      address(h, start + row, column),
+                      rowBytes(h),
+                      d,
+                      chain.rowBytes(),
+                      rows,
+                      columns));
         });
-  }
-
-  private void slopes(
-      CpuTensor h, long row, long column, long d, long rowBytes, long rows, long columns) {
-    GeluRows.slopes(half(), address(h, row, column), rowBytes(h), d, rowBytes, rows, columns);
   }
 
   private static long address(CpuTensor h, long row, long column) {
@@ -298,7 +293,8 @@ final class CpuFeedForward implements FeedForwardKernels {
                 to.address(start * in),
                 (d, row, column, count, columns) -> {
                   long place = start + row;
-                  slopes(h, place, column, d, rowBytes, count, columns);
+                  GeluRows.backward(
+                      half(), address(h, place, column), rowBytes(h), d, rowBytes, count, columns);
                   copies.rows(
                       d, rowBytes, address(gh, place, column), rowBytes(gh), 0, count, columns);
                   if (gradients.b1() != null) {
@@ -310,20 +306,10 @@ final class CpuFeedForward implements FeedForwardKernels {
       addUp(sums1, h.dim(1), gradients.b1());
       addUp(sums2, g.dim(1), gradients.b2());
       if (gradients.w2() != null) {
-        addOuterProductsOfGelu(g, h, gradients.w2());
+        linear.addOuterProducts(g, h, gradients.w2()); // W̄₂ = ȳᵀ GELU(h)
       }
       if (gradients.w1() != null) {
         linear.addOuterProducts(gh, from, gradients.w1());
-      }
-    }
-  }
-
-  /** W̄₂ = ȳᵀ GELU(h). */
-  private void addOuterProductsOfGelu(CpuTensor g, CpuTensor h, Cotangent gw) {
-    if (!linear.addOuterProductsOfGelu(g, h, gw)) {
-      try (CpuTensor a = CpuTensor.of(engine.allocate(Storage.COMPACT, h.shape()))) {
-        elementwise.gelu(h, a, false);
-        linear.addOuterProducts(g, a, gw);
       }
     }
   }

@@ -197,19 +197,12 @@ final class CpuLinear implements LinearKernels {
 
   /** W̄ = ȳᵀ x. */
   void addOuterProducts(CpuTensor g, CpuTensor x, Cotangent gw) {
-    if (!addPackedOuterProducts(g, x, false, gw)) {
+    if (!addPackedOuterProducts(g, x, gw)) {
       addPlainOuterProducts(g, x, gw);
     }
   }
 
-  /**
-   * W̄ = ȳᵀ GELU(h), unless the product needs GELU(h) in memory: then false, and nothing is done.
-   */
-  boolean addOuterProductsOfGelu(CpuTensor g, CpuTensor h, Cotangent gw) {
-    return addPackedOuterProducts(g, h, true, gw);
-  }
-
-  private boolean addPackedOuterProducts(CpuTensor g, CpuTensor x, boolean gelu, Cotangent gw) {
+  private boolean addPackedOuterProducts(CpuTensor g, CpuTensor x, Cotangent gw) {
     PackedOuterProduct packed =
         packedProducts
             .computeIfAbsent(
@@ -223,7 +216,7 @@ final class CpuLinear implements LinearKernels {
     CpuTensor w = CpuTensor.of(gw.target().matrix(x.dim(1)));
     try (CpuTensor memory =
         CpuTensor.of(engine.allocate(Math.ceilDiv(packed.packedBytes(), Float.BYTES)))) {
-      packed.run(g, x, gelu, memory.address(), w, gw.add());
+      packed.run(g, x, memory.address(), w, gw.add());
     }
     return true;
   }

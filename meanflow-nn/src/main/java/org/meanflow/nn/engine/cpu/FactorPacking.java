@@ -140,25 +140,11 @@ final class FactorPacking {
    * @param part bytes between the results of two parts
    */
   void pairs(long from, long stride, long rows, long columns, long to, long part) {
-    pairs(from, stride, rows, columns, to, part, rows);
-  }
-
-  /**
-   * Rows of a right-hand factor, not of {@link Factor#JOINED}.
-   *
-   * @param all how many rows the factor has
-   */
-  void pairs(long from, long stride, long rows, long columns, long to, long part, long all) {
-    pairs.run(from, stride, rows, columns, to, part, all, 0);
-  }
-
-  /** The address of a row's first pair in a right-hand factor. */
-  static long pairOfRow(long factor, long row) {
-    return factor + row * BLOCK_ROW_BYTES;
+    pairs.run(from, stride, rows, columns, to, part, 0, 0);
   }
 
   private void pairs(
-      long from, long stride, long rows, long columns, long to, long part, long all, long none) {
+      long from, long stride, long rows, long columns, long to, long part, long no, long none) {
     for (long row = 0; row < rows; row += 2) {
       for (long column = 0; column < columns; column += BLOCK) {
         pair(
@@ -166,7 +152,7 @@ final class FactorPacking {
             stride * bytes(),
             (long) LANES * bytes(),
             BLOCK / LANES,
-            to + (column / BLOCK * factor.side * all + row) * BLOCK_ROW_BYTES,
+            to + (column / BLOCK * factor.side * rows + row) * BLOCK_ROW_BYTES,
             part);
       }
     }

@@ -11,10 +11,11 @@ import jdk.incubator.vector.FloatVector;
  * HalfGelu}). Whole vectors are written.
  */
 final class GeluRows {
-  private static final OutlinedLoop VALUES = new OutlinedLoop(GeluRows::valueRows);
   private static final OutlinedLoop BIASED = new OutlinedLoop(GeluRows::biasedRows);
   private static final OutlinedLoop KEPT = new OutlinedLoop(GeluRows::keptRows);
   private static final OutlinedLoop SLOPES = new OutlinedLoop(GeluRows::slopeRows);
+  private static final OutlinedLoop BACKWARD = new OutlinedLoop(GeluRows::backwardRows);
+  private static final OutlinedLoop HALF_VALUES = new OutlinedLoop(GeluRows::halfValueRows);
 
   private GeluRows() {}
 
@@ -39,37 +40,6 @@ final class GeluRows {
   static void halfSlopes(long x, long d, long y, int length) {
     for (int i = 0; i < length; i += LANES) {
       Simd.storeResult(HalfGelu.slope(load(x, i, true)).mul(load(d, i, true)), y, i, true);
-    }
-  }
-
-  /**
-   * x = GELU(h).
-   *
-   * @param half whether h is bfloat16
-   * @param h address of the first row
-   * @param hRowBytes bytes between rows of h
-   * @param x address of the result, float32
-   * @param xRowBytes bytes between rows of x
-   * @param rows how many
-   * @param columns how many
-   */
-  static void values(
-      boolean half, long h, long hRowBytes, long x, long xRowBytes, long rows, long columns) {
-    VALUES.run(h, hRowBytes, x, xRowBytes, rows, columns, half ? 1 : 0, 0);
-  }
-
-  private static void valueRows(
-      long h, long hRowBytes, long x, long xRowBytes, long rows, long columns, long half, long no) {
-    for (long row = 0; row < rows; row++) {
-      long from = h + row * hRowBytes;
-      long to = x + row * xRowBytes;
-      if (half == 1) {
-        for (int i = 0; i < columns; i += LANES) {
-          store(HalfGelu.value(load(from, i, true)), to, i);
-        }
-      } else {
-        values(from, to, (int) columns);
-      }
     }
   }
 
@@ -108,10 +78,7 @@ final class GeluRows {
       }
       if (whole < columns) {
         FloatVector sum = load(from, whole).add(load(b, whole));
-        store(sum, from, whole);
-        for (int i = whole; i < columns; i++) {
-          Simd.set(to, i, Simd.get(from, i));
-        }
+        Simd.storeFirst(sum, to, whole, (int) columns, false);
         store(FloatGelu.value(sum), from, whole);
       }
     }
@@ -158,6 +125,62 @@ final class GeluRows {
         halfSlopes(from, to, to, (int) columns);
       } else {
         slopes(from, to, to, (int) columns);
+      }
+    }
+  }
+
+  /**
+   * d = GELU′(h) ⊙ d, h = GELU(h).
+   *
+   * @param half whether both are bfloat16; otherwise float32
+   * @param h address of the first row
+   * @param hRowBytes bytes between rows of h
+   * @param d address of the first row
+   * @param dRowBytes bytes between rows of d
+   * @param rows how many
+   * @param columns how many
+   */
+  static void backward(
+      boolean half, long h, long hRowBytes, long d, long dRowBytes, long rows, long columns) {
+    if (half) {
+      slopes(true, h, hRowBytes, d, dRowBytes, rows, columns);
+      HALF_VALUES.run(h, hRowBytes, rows, columns, 0, 0, 0, 0);
+    } else {
+      BACKWARD.run(h, hRowBytes, d, dRowBytes, rows, columns, 0, 0);
+    }
+  }
+
+  private static void backwardRows(
+      long h, long hRowBytes, long d, long dRowBytes, long rows, long columns, long no, long none) {
+    int whole = (int) columns / LANES * LANES;
+    for (long row = 0; row < rows; row++) {
+      long x = h + row * hRowBytes;
+      long to = d + row * dRowBytes;
+      for (int i = 0; i < whole; i += LANES) {
+        FloatVector at = load(x, i);
+        FloatVector size = FloatGelu.size(at);
+        FloatVector s = FloatGelu.sigmoid(size);
+        store(FloatGelu.slope(at, size, s).mul(load(to, i)), to, i);
+        store(FloatGelu.value(at, size, s), x, i);
+      }
+      if (whole < columns) { // the last vector reaches into the next row
+        FloatVector at = load(x, whole);
+        store(FloatGelu.slope(at).mul(load(to, whole)), to, whole);
+        Simd.storeFirst(FloatGelu.value(at), x, whole, (int) columns, false);
+      }
+    }
+  }
+
+  /** x = GELU(x), bfloat16. */
+  private static void halfValueRows(
+      long x, long rowBytes, long rows, long columns, long no, long none, long nor, long any) {
+    int whole = (int) columns / LANES * LANES;
+    for (long row = 0; row < rows; row++) {
+      long at = x + row * rowBytes;
+      halfValues(at, at, whole);
+      if (whole < columns) {
+        FloatVector last = HalfGelu.value(load(at, whole, true));
+        Simd.storeFirst(last, at, whole, (int) columns, true);
       }
     }
   }

@@ -23,7 +23,6 @@ final class PackedOuterProduct {
 
   private static final int PIECE_SLOT = 2;
   private static final int SUMS_SLOT = 3;
-  private static final int VALUES_SLOT = 4;
 
   private final Workers workers;
   private final Shape shape;
@@ -152,12 +151,11 @@ final class PackedOuterProduct {
    *
    * @param y {@code [rows, out]}
    * @param x {@code [rows, in]}
-   * @param gelu whether GELU(x) takes the place of x
    * @param memory address of {@link #packedBytes}
    * @param w W
    * @param add whether to add to W
    */
-  void run(CpuTensor y, CpuTensor x, boolean gelu, long memory, CpuTensor w, boolean add) {
+  void run(CpuTensor y, CpuTensor x, long memory, CpuTensor w, boolean add) {
     boolean tall = shape.isTall();
     Pieces first = tall ? ins : outs;
     Pieces second = tall ? outs : ins;
@@ -171,7 +169,7 @@ final class PackedOuterProduct {
           int block = item / first.count();
           int piece = item % first.count();
           long to = memory + item * firstBytes;
-          pack(tall, y, x, gelu, block, piece, to, scratch);
+          pack(tall, y, x, block, piece, to, scratch);
         });
     workers.run(
         second.count(),
@@ -182,7 +180,7 @@ final class PackedOuterProduct {
             int end = Math.min(start + group, blocks.count());
             for (int block = start; block < end; block++) {
               long to = packed + (block - start) * secondBytes;
-              pack(!tall, y, x, gelu, block, piece, to, scratch);
+              pack(!tall, y, x, block, piece, to, scratch);
             }
             for (int other = 0; other < first.count(); other++) {
               int out = tall ? piece : other;
@@ -208,22 +206,9 @@ final class PackedOuterProduct {
         });
   }
 
-  /**
-   * A piece of one of the factors; what takes GELU(x), too, does not count as part of a product.
-   */
+  /** A piece of one of the factors. */
   private void pack(
-      boolean right,
-      CpuTensor y,
-      CpuTensor x,
-      boolean gelu,
-      int block,
-      int piece,
-      long to,
-      Scratch scratch) {
-    if (right && gelu) {
-      packGelu(x, block, piece, to, scratch);
-      return;
-    }
+      boolean right, CpuTensor y, CpuTensor x, int block, int piece, long to, Scratch scratch) {
     long begin = scratch.beginProduct();
     if (right) {
       packIn(x, block, piece, to);
@@ -249,38 +234,12 @@ final class PackedOuterProduct {
   private void packIn(CpuTensor x, int block, int in, long to) {
     FactorPacking.of(shape.factor, x.half())
         .pairs(
-            xAddress(x, block, in),
+            x.address(blocks.start(block) * shape.in + ins.start(in)),
             shape.in,
             blocks.size(blocks.isLast(block)),
             ins.size(ins.isLast(in)),
             to,
             inPart());
-  }
-
-  private long xAddress(CpuTensor x, int block, int in) {
-    return x.address(blocks.start(block) * shape.in + ins.start(in));
-  }
-
-  private void packGelu(CpuTensor x, int block, int in, long to, Scratch scratch) {
-    long from = xAddress(x, block, in);
-    long rows = blocks.size(blocks.isLast(block));
-    long columns = ins.size(ins.isLast(in));
-    FactorPacking packing = FactorPacking.of(shape.factor, false);
-    long xRowBytes = shape.in * x.elementBytes();
-    long rowBytes = columns * Float.BYTES;
-    long values = scratch.bytes(VALUES_SLOT, SumRows.STRIP * rowBytes);
-    for (long row = 0; row < rows; row += SumRows.STRIP) {
-      GeluRows.values(
-          x.half(), from + row * xRowBytes, xRowBytes, values, rowBytes, SumRows.STRIP, columns);
-      packing.pairs(
-          values,
-          columns,
-          SumRows.STRIP,
-          columns,
-          FactorPacking.pairOfRow(to, row),
-          inPart(),
-          rows);
-    }
   }
 
   private void multiply(

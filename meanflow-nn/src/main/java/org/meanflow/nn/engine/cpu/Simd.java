@@ -98,12 +98,26 @@ final class Simd {
    */
   static void storeResult(FloatVector x, long row, int i, boolean half) {
     if (half) {
-      IntVector rounded = x.reinterpretAsInts().add(0x8000).lanewise(VectorOperators.LSHR, 16);
-      ((ShortVector) rounded.convertShape(VectorOperators.I2S, SHORTS, 0))
-          .intoMemorySegment(ALL, row + (long) i * Short.BYTES, ORDER);
+      halves(x).intoMemorySegment(ALL, row + (long) i * Short.BYTES, ORDER);
     } else {
       store(x, row, i);
     }
+  }
+
+  /** Elements {@code i} to {@code end} of a row of bfloat16 or float32 numbers, i &lt; end. */
+  static void storeFirst(FloatVector x, long row, int i, int end, boolean half) {
+    if (half) {
+      halves(x)
+          .intoMemorySegment(ALL, row + (long) i * Short.BYTES, ORDER, SHORTS.indexInRange(i, end));
+    } else {
+      x.intoMemorySegment(ALL, row + (long) i * Float.BYTES, ORDER, FLOATS.indexInRange(i, end));
+    }
+  }
+
+  /** bfloat16 numbers nearest to results of arithmetic, ties away from zero. */
+  private static ShortVector halves(FloatVector x) {
+    IntVector rounded = x.reinterpretAsInts().add(0x8000).lanewise(VectorOperators.LSHR, 16);
+    return (ShortVector) rounded.convertShape(VectorOperators.I2S, SHORTS, 0);
   }
 
   static FloatVector all(float value) {

@@ -60,9 +60,9 @@ class CpuFeedForwardTest {
             engine.allocate(out, hidden),
             engine.allocate(out));
     FeedForwardKernels kernels = engine.kernels().feedForward();
-    try (Saved saved = kernels.feedForward(x, w, y, true)) {
-      kernels.feedForwardTangent(w, saved, dx, dy);
-      for (boolean add : new boolean[] {false, true}) {
+    for (boolean add : new boolean[] {false, true}) {
+      try (Saved saved = kernels.feedForward(x, w, y, true)) {
+        kernels.feedForwardTangent(w, saved, dx, dy);
         kernels.feedForwardBackward(
             x,
             w,
@@ -75,6 +75,8 @@ class CpuFeedForwardTest {
                 new Cotangent(gw.get(2), add),
                 new Cotangent(gw.get(3), add)));
       }
+    }
+    try (Saved saved = kernels.feedForward(x, w, y, true)) {
       kernels.feedForwardBackward(x, w, saved, gy, null, new Gradients(null, null, null, null));
     }
     Tensor unkept = engine.allocate(Storage.COMPACT, rows, out);
@@ -90,14 +92,19 @@ class CpuFeedForwardTest {
         engine.read(gw.get(3)));
   }
 
-  /** Five blocks of rows of which the last is smaller, several pieces of every side. */
+  /**
+   * Five blocks of rows of which the last is smaller, several pieces of every side; and sides that
+   * are no multiples of anything.
+   */
   @ParameterizedTest
   @CsvSource({
     "FP32, true, 1664, 416, 832, 416",
     "FP32, false, 1664, 416, 832, 416",
     "BF16, false, 1664, 416, 832, 416",
     "BF16, false, 1664, 800, 1600, 288",
-    "FP32, true, 1664, 128, 512, 160"
+    "FP32, true, 1664, 128, 512, 160",
+    "FP32, false, 1000, 50, 499, 51",
+    "BF16, false, 1000, 50, 499, 51"
   })
   void agreesWithFloat64(
       Precision precision, boolean split, int rows, int in, int hidden, int out) {
