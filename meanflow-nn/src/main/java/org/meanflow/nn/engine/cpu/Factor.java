@@ -11,9 +11,9 @@ enum Factor {
   /**
    * float32 as a sum of three bfloat16 numbers, x = x₁ + x₂ + x₃, of 8 bits each and so without
    * error. Of the nine products in x·y six are added up in float32, the smallest first: those with
-   * x₂y₃, x₃y₂ and x₃y₃, each below 2⁻²⁴|x·y|, are left out. The error is smaller than with {@link
-   * #FLOAT}, and on processors with AMX the result is there sooner (Henry, Tang and Heinecke, arXiv
-   * 1904.06376). An infinite number makes it NaN.
+   * x₂y₃, x₃y₂ and x₃y₃, each below 2⁻²⁴|x·y|, are left out. On processors with AMX the error is
+   * smaller than with {@link #FLOAT}, and the result is there sooner (Henry, Tang and Heinecke,
+   * arXiv 1904.06376). An infinite number makes it NaN.
    */
   SPLIT(3, 1, true),
 

@@ -10,20 +10,19 @@ import jdk.incubator.vector.VectorOperators;
 
 /**
  * Copies matrices into the layouts in which products read bfloat16 factors fastest. The left-hand
- * factor lies in rows. The right-hand one lies, on processors with AMX, in blocks of 32 columns,
- * and in each of these in pairs of rows, the two numbers of a column beside each other; oneDNN's
- * own reorder takes twice as long.
+ * factor lies in rows. The right-hand one lies in blocks of {@link #BLOCK} columns, and in each of
+ * these in pairs of rows, the two numbers of a column beside each other; oneDNN's own reorder takes
+ * twice as long.
  *
  * <p>The matrices that are read are float32 or bfloat16, as they are or transposed; of {@link
  * Factor#SPLIT} a matrix is written for each of the three parts, of {@link Factor#JOINED} one with
  * all of them.
  */
 final class FactorPacking {
-  /** Sides of a matrix are multiples of this. */
-  static final int MULTIPLE = 32;
+  /** Columns of a block; sides of a matrix are multiples of this. */
+  static final int BLOCK = OneDnn.hasAmx() ? 32 : 64;
 
-  private static final int BLOCK = 32;
-  private static final long BLOCK_ROW_BYTES = BLOCK * Short.BYTES;
+  private static final long BLOCK_ROW_BYTES = (long) BLOCK * Short.BYTES;
 
   /** What is packed is written through memory of this slot. */
   private static final int SQUARES_SLOT = 1;
@@ -81,7 +80,7 @@ final class FactorPacking {
 
   /** Whether sides of a matrix are whole multiples of what is copied at once. */
   static boolean fits(long rows, long columns) {
-    return rows % MULTIPLE == 0 && columns % MULTIPLE == 0 && MULTIPLE % (2 * LANES) == 0;
+    return rows % BLOCK == 0 && columns % BLOCK == 0 && BLOCK % (2 * LANES) == 0;
   }
 
   /**

@@ -106,13 +106,13 @@ final class PackedOuterProduct {
   }
 
   private static Pieces cut(long length) {
-    return Pieces.of(length, SIDE, FactorPacking.MULTIPLE);
+    return Pieces.of(length, SIDE, FactorPacking.BLOCK);
   }
 
   /** An even number of pieces: three are shared out badly among two. */
   private static Pieces evenly(long length) {
     long pairs = Math.ceilDiv(length, 2 * SIDE);
-    return Pieces.of(length, Math.ceilDiv(length, 2 * pairs), FactorPacking.MULTIPLE);
+    return Pieces.of(length, Math.ceilDiv(length, 2 * pairs), FactorPacking.BLOCK);
   }
 
   /** Memory for the factor that is packed first. */

@@ -18,8 +18,9 @@ import org.nd4j.linalg.factory.Nd4j;
 
 /** float32 numbers as sums of three bfloat16 ones, and products of them. */
 class SplitFactorTest {
-  private static final int ROWS = 64;
-  private static final int COLUMNS = 96;
+  private static final int BLOCK = FactorPacking.BLOCK;
+  private static final int ROWS = 2 * BLOCK;
+  private static final int COLUMNS = 3 * BLOCK;
 
   @BeforeEach
   void engineIsThere() {
@@ -71,9 +72,9 @@ class SplitFactorTest {
     }
   }
 
-  /** Blocks of 32 columns, in each the rows in pairs. */
+  /** Blocks of columns, in each the rows in pairs. */
   private static int pairPlace(int row, int column, int rows) {
-    return column / 32 * 32 * rows + row / 2 * 64 + column % 32 * 2 + row % 2;
+    return column / BLOCK * BLOCK * rows + row / 2 * 2 * BLOCK + column % BLOCK * 2 + row % 2;
   }
 
   /** Six parts in each row on the left, and above each other in each block on the right. */
@@ -215,7 +216,8 @@ class SplitFactorTest {
 
   /**
    * Several tiles, panels and chunks, the last of each smaller, and weights so narrow that {@link
-   * Factor#JOINED} serves y and x̄; w̄ of these is a plain product.
+   * Factor#JOINED} serves y and x̄; w̄ of these is a plain product. AMX adds up 32 products by
+   * themselves before they meet the sum; AVX-512 rounds as often as with floats.
    */
   @ParameterizedTest
   @CsvSource({
@@ -223,17 +225,23 @@ class SplitFactorTest {
     "1056, 320, 288, false",
     "96, 800, 416, false",
     "160, 128, 160, true",
-    "352, 192, 160, true"
+    "352, 192, 160, true",
+    "192, 448, 832, false",
+    "1088, 320, 448, false",
+    "192, 128, 192, true"
   })
-  void splitProductsAreMoreExactThanThoseOfFloats(int rows, int in, int out, boolean narrow) {
-    assumeTrue(OneDnn.hasAmx(), "float32 is split on processors with AMX only");
+  void splitProductsAreAsExactAsThoseOfFloatsOrMoreSo(int rows, int in, int out, boolean narrow) {
+    assumeTrue(OneDnn.hasBf16(), "no products of bfloat16 here");
+    boolean fits = FactorPacking.fits(rows, in) && FactorPacking.fits(rows, out);
+    assumeTrue(fits, "sides are no multiples of a block here");
     Errors floats = errors(false, rows, in, out);
     Errors split = errors(true, rows, in, out);
     System.out.printf("errors of floats %s, split %s%n", floats, split);
-    assertThat(split.y).isLessThan(floats.y);
-    assertThat(split.gx).isLessThan(floats.gx);
+    double most = OneDnn.hasAmx() ? 1 : 1.1;
+    assertThat(split.y / floats.y).isLessThan(most);
+    assertThat(split.gx / floats.gx).isLessThan(most);
     if (!narrow) {
-      assertThat(split.gw).isLessThan(floats.gw);
+      assertThat(split.gw / floats.gw).isLessThan(most);
     }
   }
 
