@@ -23,8 +23,10 @@ final class CpuElementwise implements ElementwiseKernels {
   private static final int Z_SLOT = 3;
   private static final int OLD_SLOT = 4;
 
-  private static final OutlinedLoop SILU = new OutlinedLoop(CpuElementwise::silu);
-  private static final OutlinedLoop SILU_SLOPE = new OutlinedLoop(CpuElementwise::siluSlope);
+  private static final OutlinedLoop SILU =
+      new OutlinedLoop((x, y, length, _, _, _, _, _) -> silu(x, y, length));
+  private static final OutlinedLoop SILU_SLOPE =
+      new OutlinedLoop((x, d, y, length, _, _, _, _) -> siluSlope(x, d, y, length));
 
   private final Workers workers;
   private final Reductions reductions;
@@ -226,12 +228,11 @@ final class CpuElementwise implements ElementwiseKernels {
 
   @Override
   public Saved silu(Tensor x, Tensor y, boolean keep) {
-    map(x, y, false, (from, to, length) -> SILU.run(from, to, length, 0, 0, 0, 0, 0));
+    map(x, y, false, (from, to, length) -> SILU.run(from, to, length));
     return Saved.NOTHING;
   }
 
-  private static void silu(
-      long x, long y, long length, long no, long none, long nor, long any, long more) {
+  private static void silu(long x, long y, long length) {
     for (int i = 0; i < length; i += LANES) {
       FloatVector v = load(x, i);
       store(v.mul(Simd.sigmoid(v)), y, i);
@@ -240,16 +241,10 @@ final class CpuElementwise implements ElementwiseKernels {
 
   @Override
   public void siluSlope(Tensor x, Saved saved, Tensor d, Tensor y, boolean add) {
-    map(
-        x,
-        d,
-        y,
-        add,
-        (from, direction, to, length) -> SILU_SLOPE.run(from, direction, to, length, 0, 0, 0, 0));
+    map(x, d, y, add, (from, direction, to, length) -> SILU_SLOPE.run(from, direction, to, length));
   }
 
-  private static void siluSlope(
-      long x, long d, long y, long length, long no, long none, long nor, long more) {
+  private static void siluSlope(long x, long d, long y, long length) {
     for (int i = 0; i < length; i += LANES) {
       FloatVector v = load(x, i);
       FloatVector s = Simd.sigmoid(v);

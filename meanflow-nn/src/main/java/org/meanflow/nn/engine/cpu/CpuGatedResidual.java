@@ -20,9 +20,15 @@ final class CpuGatedResidual {
   private static final int OUT_SLOT = 6;
   private static final int OLD_SLOT = 9;
 
-  private static final OutlinedLoop RESIDUAL = new OutlinedLoop(CpuGatedResidual::residual);
-  private static final OutlinedLoop ADD_PRODUCTS = new OutlinedLoop(CpuGatedResidual::addProducts);
-  private static final OutlinedLoop MULTIPLY = new OutlinedLoop(CpuGatedResidual::multiply);
+  private static final OutlinedLoop RESIDUAL =
+      new OutlinedLoop(
+          (x, g, y, half, out, rows, width, _) -> residual(x, g, y, half, out, rows, width));
+  private static final OutlinedLoop ADD_PRODUCTS =
+      new OutlinedLoop(
+          (y, half, g, rows, sum, width, _, _) -> addProducts(y, half, g, rows, sum, width));
+  private static final OutlinedLoop MULTIPLY =
+      new OutlinedLoop(
+          (x, factor, y, half, rows, width, _, _) -> multiply(x, factor, y, half, rows, width));
 
   private final CpuEngine engine;
   private final Workers workers;
@@ -33,8 +39,7 @@ final class CpuGatedResidual {
   }
 
   /** Rows of out = x + g ⊙ y, four at a time, which read the gate once. */
-  private static void residual(
-      long x, long g, long y, long half, long out, long rows, long width, long none) {
+  private static void residual(long x, long g, long y, long half, long out, long rows, long width) {
     long step = width * Float.BYTES;
     long yStep = half == 1 ? width * Short.BYTES : step;
     for (long row = 0; row < rows; row += 4) {
@@ -70,8 +75,7 @@ final class CpuGatedResidual {
   }
 
   /** sum += Σ y ⊙ g over rows. */
-  private static void addProducts(
-      long y, long half, long g, long rows, long sum, long width, long no, long none) {
+  private static void addProducts(long y, long half, long g, long rows, long sum, long width) {
     long step = width * Float.BYTES;
     for (long row = 0; row < rows; row++) {
       long values = y + row * (half == 1 ? step / 2 : step);
@@ -83,8 +87,7 @@ final class CpuGatedResidual {
   }
 
   /** Rows of y = x ⊙ factor. */
-  private static void multiply(
-      long x, long factor, long y, long half, long rows, long width, long no, long none) {
+  private static void multiply(long x, long factor, long y, long half, long rows, long width) {
     long step = width * Float.BYTES;
     for (long row = 0; row < rows; row++) {
       long to = y + row * (half == 1 ? step / 2 : step);
@@ -148,7 +151,7 @@ final class CpuGatedResidual {
       long g, CpuTensor y, long start, int length, long x, long out, int rows, Scratch scratch) {
     long half = Simd.isDirectHalf(y, length) ? 1 : 0;
     long values = Simd.eitherIn(y, start, length, scratch, Y_SLOT);
-    RESIDUAL.run(x, g, values, half, out, rows, Simd.padded(length / rows), 0);
+    RESIDUAL.run(x, g, values, half, out, rows, Simd.padded(length / rows));
   }
 
   void backward(
@@ -181,18 +184,18 @@ final class CpuGatedResidual {
               if (gModulation != null) {
                 long half = Simd.isDirectHalf(values, length) ? 1 : 0;
                 long from = Simd.eitherIn(values, start, length, scratch, Y_SLOT);
-                ADD_PRODUCTS.run(from, half, d, rows, sum, padded, 0, 0);
+                ADD_PRODUCTS.run(from, half, d, rows, sum, padded);
               }
               if (gy != null) {
                 CpuTensor to = CpuTensor.of(gy.target());
                 if (gy.add()) {
                   long product = scratch.floats(PRODUCT_SLOT, (long) rows * padded);
-                  MULTIPLY.run(d, factor, product, 0, rows, padded, 0, 0);
+                  MULTIPLY.run(d, factor, product, 0, rows, padded);
                   CpuNorm.writeRow(to, start, length, product, true, scratch, OLD_SLOT);
                 } else {
                   long half = Simd.isDirectHalf(to, length) ? 1 : 0;
                   long product = Simd.eitherOut(to, start, length, scratch, PRODUCT_SLOT);
-                  MULTIPLY.run(d, factor, product, half, rows, padded, 0, 0);
+                  MULTIPLY.run(d, factor, product, half, rows, padded);
                   Simd.eitherDone(to, start, length, product);
                 }
               }

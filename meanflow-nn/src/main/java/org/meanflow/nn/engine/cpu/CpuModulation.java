@@ -30,9 +30,13 @@ final class CpuModulation implements ModulationKernels {
   private static final int STAGED_SLOT = 11;
   private static final int OTHER_STAGED_SLOT = 13;
 
-  private static final OutlinedLoop FACTOR = new OutlinedLoop(CpuModulation::factor);
+  private static final OutlinedLoop FACTOR =
+      new OutlinedLoop((scale, factor, width, _, _, _, _, _) -> factor(scale, factor, width));
   private static final OutlinedLoop MODULATE = new OutlinedLoop(CpuModulation::modulate);
-  private static final OutlinedLoop SLOPE_SUMS = new OutlinedLoop(CpuModulation::slopeSums);
+  private static final OutlinedLoop SLOPE_SUMS =
+      new OutlinedLoop(
+          (x, statistics, rows, d, dStep, width, _, _) ->
+              slopeSums(x, statistics, rows, d, dStep, width));
   private static final OutlinedLoop TANGENT =
       new OutlinedLoop(
           (x, n, rows, d, dStep, f, y, w) -> tangent(x, n, rows, d, dStep, f, y, false, w));
@@ -63,12 +67,11 @@ final class CpuModulation implements ModulationKernels {
     int padded = Simd.padded(blocks.width());
     long scale = blocks.chunk(modulation, sample, index, scratch, SCALE_SLOT);
     long factor = scratch.floats(FACTOR_SLOT, 3L * padded);
-    FACTOR.run(scale, factor, padded, 0, 0, 0, 0, 0);
+    FACTOR.run(scale, factor, padded);
     return factor;
   }
 
-  private static void factor(
-      long scale, long factor, long width, long no, long none, long nor, long any, long more) {
+  private static void factor(long scale, long factor, long width) {
     for (int i = 0; i < width; i += LANES) {
       store(load(scale, i).add(Simd.ONE), factor, i);
     }
@@ -109,7 +112,7 @@ final class CpuModulation implements ModulationKernels {
 
   /** Sums over rows for their slopes: of x̂ ⊙ d and of d. */
   private static void slopeSums(
-      long x, long statistics, long rows, long d, long dStep, long width, long no, long none) {
+      long x, long statistics, long rows, long d, long dStep, long width) {
     for (long row = 0; row < rows; row++) {
       long from = x + row * width * Float.BYTES;
       long direction = d + row * dStep;
@@ -294,7 +297,7 @@ final class CpuModulation implements ModulationKernels {
             d = Simd.inRows(direction, first, rows, width, scratch, OTHER_STAGED_SLOT, Y_SLOT);
           }
           long dStep = dx == null ? 0 : step;
-          SLOPE_SUMS.run(source, known, rows, d, dStep, padded, 0, 0);
+          SLOPE_SUMS.run(source, known, rows, d, dStep, padded);
           NormRows.slopes(norm, rows, width, known);
           for (int row = 0; row < rows; row += blocks.atOnce()) {
             int count = Math.min(blocks.atOnce(), rows - row);

@@ -20,10 +20,16 @@ final class CpuOptimizer implements OptimizerKernels {
   private static final int SLOT = 1;
   private static final int COEFFICIENTS_SLOT = SLOT + 6;
 
-  private static final OutlinedLoop ADAM_W = new OutlinedLoop(CpuOptimizer::adamW);
-  private static final OutlinedLoop AVERAGE = new OutlinedLoop(CpuOptimizer::average);
+  private static final OutlinedLoop ADAM_W =
+      new OutlinedLoop(
+          (coefficients, p, g, m, v, length, _, _) -> adamW(coefficients, p, g, m, v, length));
+  private static final OutlinedLoop AVERAGE =
+      new OutlinedLoop(
+          (fraction, p, average, length, _, _, _, _) -> average(fraction, p, average, length));
   private static final OutlinedLoop PRECISE_AVERAGE =
-      new OutlinedLoop(CpuOptimizer::preciseAverage);
+      new OutlinedLoop(
+          (fraction, p, average, remainder, length, _, _, _) ->
+              preciseAverage(fraction, p, average, remainder, length));
 
   private final Workers workers;
 
@@ -80,17 +86,17 @@ final class CpuOptimizer implements OptimizerKernels {
             long gradient = Simd.in(gradients, start, length, scratch, SLOT + 1);
             long m1 = Simd.in(first, start, length, scratch, SLOT + 2);
             long m2 = Simd.in(second, start, length, scratch, SLOT + 3);
-            ADAM_W.run(coefficients, row, gradient, m1, m2, length, 0, 0);
+            ADAM_W.run(coefficients, row, gradient, m1, m2, length);
             for (Average average : averages) {
               long fraction = Float.floatToRawIntBits((float) (1 - average.decay()));
               CpuTensor target = CpuTensor.of(average.average());
               long mean = Simd.in(target, start, length, scratch, SLOT + 4);
               if (average.remainder() == null) {
-                AVERAGE.run(fraction, row, mean, length, 0, 0, 0, 0);
+                AVERAGE.run(fraction, row, mean, length);
               } else {
                 CpuTensor rest = CpuTensor.of(average.remainder());
                 long remainder = Simd.in(rest, start, length, scratch, SLOT + 5);
-                PRECISE_AVERAGE.run(fraction, row, mean, remainder, length, 0, 0, 0);
+                PRECISE_AVERAGE.run(fraction, row, mean, remainder, length);
                 Simd.done(rest, start, length, remainder);
               }
               Simd.done(target, start, length, mean);
@@ -121,8 +127,7 @@ final class CpuOptimizer implements OptimizerKernels {
     return address;
   }
 
-  private static void adamW(
-      long coefficients, long p, long g, long m, long v, long length, long no, long none) {
+  private static void adamW(long coefficients, long p, long g, long m, long v, long length) {
     FloatVector scale = all(Simd.get(coefficients, 0));
     FloatVector beta1 = all(Simd.get(coefficients, 1));
     FloatVector new1 = all(Simd.get(coefficients, 2));
@@ -143,8 +148,7 @@ final class CpuOptimizer implements OptimizerKernels {
     }
   }
 
-  private static void average(
-      long fraction, long p, long average, long length, long no, long none, long nor, long more) {
+  private static void average(long fraction, long p, long average, long length) {
     FloatVector f = all(Float.intBitsToFloat((int) fraction));
     for (int i = 0; i < length; i += LANES) {
       FloatVector old = load(average, i);
@@ -153,14 +157,7 @@ final class CpuOptimizer implements OptimizerKernels {
   }
 
   private static void preciseAverage(
-      long fraction,
-      long p,
-      long average,
-      long remainder,
-      long length,
-      long no,
-      long none,
-      long nor) {
+      long fraction, long p, long average, long remainder, long length) {
     FloatVector f = all(Float.intBitsToFloat((int) fraction));
     for (int i = 0; i < length; i += LANES) {
       FloatVector old = load(average, i);

@@ -35,9 +35,15 @@ final class FactorPacking {
 
   private final Factor factor;
   private final boolean half;
-  private final OutlinedLoop pairs = new OutlinedLoop(this::pairs);
-  private final OutlinedLoop transposedPairs = new OutlinedLoop(this::transposedPairs);
-  private final OutlinedLoop transposedRows = new OutlinedLoop(this::transposedRows);
+  private final OutlinedLoop pairs =
+      new OutlinedLoop(
+          (from, stride, rows, columns, to, part, _, _) ->
+              writePairs(from, stride, rows, columns, to, part));
+  private final OutlinedLoop transposedPairs =
+      new OutlinedLoop(
+          (from, stride, rows, columns, to, part, squares, _) ->
+              writeTransposedPairs(from, stride, rows, columns, to, part, squares));
+  private final OutlinedLoop transposedRows = new OutlinedLoop(this::writeTransposedRows);
   private final OutlinedLoop rows;
 
   private FactorPacking(Factor factor, boolean half) {
@@ -46,10 +52,16 @@ final class FactorPacking {
     rows =
         new OutlinedLoop(
             switch (factor) {
-              case JOINED -> FactorPacking::joinRows;
-              case SPLIT -> FactorPacking::splitRows;
-              case HALF -> half ? FactorPacking::copyHalves : FactorPacking::narrowRows;
-              case FLOAT -> FactorPacking::copyRows;
+              case JOINED ->
+                  (x, xRow, y, yRow, part, n, k, _) -> joinRows(x, xRow, y, yRow, part, n, k);
+              case SPLIT ->
+                  (x, xRow, y, yRow, part, n, k, _) -> splitRows(x, xRow, y, yRow, part, n, k);
+              case HALF ->
+                  half
+                      ? (x, xRow, y, yRow, _, n, k, _) -> copyHalves(x, xRow, y, yRow, n, k)
+                      : (x, xRow, y, yRow, _, n, k, _) -> narrowRows(x, xRow, y, yRow, n, k);
+              case FLOAT ->
+                  (x, xRow, y, yRow, _, n, k, _) -> SumRows.writeFloat(x, xRow, 0, y, yRow, n, k);
             });
   }
 
@@ -139,11 +151,10 @@ final class FactorPacking {
    * @param part bytes between the results of two parts
    */
   void pairs(long from, long stride, long rows, long columns, long to, long part) {
-    pairs.run(from, stride, rows, columns, to, part, 0, 0);
+    pairs.run(from, stride, rows, columns, to, part);
   }
 
-  private void pairs(
-      long from, long stride, long rows, long columns, long to, long part, long no, long none) {
+  private void writePairs(long from, long stride, long rows, long columns, long to, long part) {
     for (long row = 0; row < rows; row += 2) {
       for (long column = 0; column < columns; column += BLOCK) {
         pair(
@@ -184,18 +195,11 @@ final class FactorPacking {
    */
   void transposedPairs(
       long from, long stride, long rows, long columns, long to, long part, Scratch scratch) {
-    transposedPairs.run(from, stride, rows, columns, to, part, squares(scratch), 0);
+    transposedPairs.run(from, stride, rows, columns, to, part, squares(scratch));
   }
 
-  private void transposedPairs(
-      long from,
-      long stride,
-      long rows,
-      long columns,
-      long to,
-      long part,
-      long squares,
-      long none) {
+  private void writeTransposedPairs(
+      long from, long stride, long rows, long columns, long to, long part, long squares) {
     for (long column = 0; column < columns; column += LANES) {
       long block =
           to + column / BLOCK * factor.side * rows * BLOCK_ROW_BYTES + column % BLOCK * Float.BYTES;
@@ -231,7 +235,7 @@ final class FactorPacking {
     transposedRows.run(from, stride, rows, columns, to, rowBytes, part, squares(scratch));
   }
 
-  private void transposedRows(
+  private void writeTransposedRows(
       long from,
       long stride,
       long rows,
@@ -270,9 +274,9 @@ final class FactorPacking {
   /** Rows of a float32 matrix into the squares, each part once. */
   private void square(long from, long rowBytes, long to) {
     if (factor.isSplit()) {
-      splitRows(from, rowBytes, to, Simd.BYTES, Transposition.BYTES, LANES, 2L * LANES, 0);
+      splitRows(from, rowBytes, to, Simd.BYTES, Transposition.BYTES, LANES, 2L * LANES);
     } else {
-      narrowRows(from, rowBytes, to, Simd.BYTES, Transposition.BYTES, LANES, 2L * LANES, 0);
+      narrowRows(from, rowBytes, to, Simd.BYTES, LANES, 2L * LANES);
     }
   }
 
@@ -298,75 +302,35 @@ final class FactorPacking {
    */
   void rows(
       long from, long fromRowBytes, long to, long toRowBytes, long part, long rows, long columns) {
-    this.rows.run(from, fromRowBytes, to, toRowBytes, part, rows, columns, 0);
+    this.rows.run(from, fromRowBytes, to, toRowBytes, part, rows, columns);
   }
 
   // A method for each kind of rows: with several in one, the compiler inlines no more of them than
   // it has room for.
 
   private static void copyHalves(
-      long from,
-      long fromRowBytes,
-      long to,
-      long toRowBytes,
-      long part,
-      long rows,
-      long columns,
-      long none) {
+      long from, long fromRowBytes, long to, long toRowBytes, long rows, long columns) {
     for (long row = 0; row < rows; row++) {
       Simd.copyHalves(from + row * fromRowBytes, to + row * toRowBytes, (int) columns);
     }
   }
 
-  private static void copyRows(
-      long from,
-      long fromRowBytes,
-      long to,
-      long toRowBytes,
-      long part,
-      long rows,
-      long columns,
-      long none) {
-    SumRows.writeFloat(from, fromRowBytes, 0, to, toRowBytes, rows, columns, 0);
-  }
-
   private static void narrowRows(
-      long from,
-      long fromRowBytes,
-      long to,
-      long toRowBytes,
-      long part,
-      long rows,
-      long columns,
-      long none) {
+      long from, long fromRowBytes, long to, long toRowBytes, long rows, long columns) {
     for (long row = 0; row < rows; row++) {
       Simd.narrow(from + row * fromRowBytes, to + row * toRowBytes, (int) columns);
     }
   }
 
   private static void splitRows(
-      long from,
-      long fromRowBytes,
-      long to,
-      long toRowBytes,
-      long part,
-      long rows,
-      long columns,
-      long none) {
+      long from, long fromRowBytes, long to, long toRowBytes, long part, long rows, long columns) {
     for (long row = 0; row < rows; row++) {
       split(from + row * fromRowBytes, to + row * toRowBytes, part, (int) columns);
     }
   }
 
   private static void joinRows(
-      long from,
-      long fromRowBytes,
-      long to,
-      long toRowBytes,
-      long part,
-      long rows,
-      long columns,
-      long none) {
+      long from, long fromRowBytes, long to, long toRowBytes, long part, long rows, long columns) {
     for (long row = 0; row < rows; row++) {
       join(from + row * fromRowBytes, to + row * toRowBytes, part, (int) columns);
     }

@@ -24,8 +24,12 @@ final class FewRows {
   /** The same where items have sums of their own. */
   private static final long LONG_ITEM = 8 * ITEM;
 
-  private static final OutlinedLoop DOTS = new OutlinedLoop(FewRows::dots);
-  private static final OutlinedLoop FOLD = new OutlinedLoop(FewRows::fold);
+  private static final OutlinedLoop DOTS =
+      new OutlinedLoop((x, rows, in, w, outs, sums, _, _) -> dots(x, rows, in, w, outs, sums));
+  private static final OutlinedLoop FOLD =
+      new OutlinedLoop(
+          (sums, rows, outs, y, yStride, b, biasRows, _) ->
+              fold(sums, rows, outs, y, yStride, b, biasRows));
   private static final OutlinedLoop ADD = new OutlinedLoop(FewRows::add);
 
   private static final int SUMS_SLOT = 2;
@@ -61,16 +65,15 @@ final class FewRows {
           long count = outs.size(outs.isLast(item));
           long from = w.address(first * in);
           long sums = scratch.bytes(SUMS_SLOT, count * rows * Simd.BYTES);
-          DOTS.run(x.address(), rows, in, from, count, sums, 0, 0);
+          DOTS.run(x.address(), rows, in, from, count, sums);
           long bias = b + first * Float.BYTES;
-          FOLD.run(sums, rows, count, y.address(first), y.dim(1), bias, biasRows, 0);
+          FOLD.run(sums, rows, count, y.address(first), y.dim(1), bias, biasRows);
           scratch.endProduct(begin);
         });
   }
 
   /** Products of rows with rows, lane by lane. */
-  private static void dots(
-      long x, long rows, long in, long w, long outs, long sums, long no, long none) {
+  private static void dots(long x, long rows, long in, long w, long outs, long sums) {
     for (long out = 0; out < outs; out += 2) {
       long w0 = w + out * in * Float.BYTES;
       long nextOut = Math.min(out + 1, outs - 1); // beyond the end the last one, again
@@ -123,7 +126,7 @@ final class FewRows {
 
   /** Σ of the lanes, and + b for the first rows. */
   private static void fold(
-      long sums, long rows, long outs, long y, long yStride, long b, long biasRows, long none) {
+      long sums, long rows, long outs, long y, long yStride, long b, long biasRows) {
     for (long out = 0; out < outs; out++) {
       for (long row = 0; row < rows; row++) {
         float dot = Simd.sum(load(sums + (out * rows + row) * Simd.BYTES));

@@ -11,11 +11,25 @@ import jdk.incubator.vector.FloatVector;
  * HalfGelu}). Whole vectors are written.
  */
 final class GeluRows {
-  private static final OutlinedLoop BIASED = new OutlinedLoop(GeluRows::biasedRows);
-  private static final OutlinedLoop KEPT = new OutlinedLoop(GeluRows::keptRows);
-  private static final OutlinedLoop SLOPES = new OutlinedLoop(GeluRows::slopeRows);
-  private static final OutlinedLoop BACKWARD = new OutlinedLoop(GeluRows::backwardRows);
-  private static final OutlinedLoop HALF_VALUES = new OutlinedLoop(GeluRows::halfValueRows);
+  private static final OutlinedLoop BIASED =
+      new OutlinedLoop(
+          (x, xRowBytes, b, h, hRowBytes, rows, columns, _) ->
+              biasedRows(x, xRowBytes, b, h, hRowBytes, rows, columns));
+  private static final OutlinedLoop KEPT =
+      new OutlinedLoop(
+          (x, xRowBytes, h, hRowBytes, rows, columns, _, _) ->
+              keptRows(x, xRowBytes, h, hRowBytes, rows, columns));
+  private static final OutlinedLoop SLOPES =
+      new OutlinedLoop(
+          (h, hRowBytes, d, dRowBytes, rows, columns, half, _) ->
+              slopeRows(h, hRowBytes, d, dRowBytes, rows, columns, half));
+  private static final OutlinedLoop BACKWARD =
+      new OutlinedLoop(
+          (h, hRowBytes, d, dRowBytes, rows, columns, _, _) ->
+              backwardRows(h, hRowBytes, d, dRowBytes, rows, columns));
+  private static final OutlinedLoop HALF_VALUES =
+      new OutlinedLoop(
+          (x, rowBytes, rows, columns, _, _, _, _) -> halfValueRows(x, rowBytes, rows, columns));
 
   private GeluRows() {}
 
@@ -56,11 +70,11 @@ final class GeluRows {
    */
   static void biased(
       long x, long xRowBytes, long b, long h, long hRowBytes, long rows, long columns) {
-    BIASED.run(x, xRowBytes, b, h, hRowBytes, rows, columns, 0);
+    BIASED.run(x, xRowBytes, b, h, hRowBytes, rows, columns);
   }
 
   private static void biasedRows(
-      long x, long xRowBytes, long b, long h, long hRowBytes, long rows, long columns, long no) {
+      long x, long xRowBytes, long b, long h, long hRowBytes, long rows, long columns) {
     int whole = (int) columns / LANES * LANES;
     for (long row = 0; row < rows; row++) {
       long from = x + row * xRowBytes;
@@ -86,11 +100,11 @@ final class GeluRows {
 
   /** h = x, x = GELU(x), all bfloat16; otherwise as {@link #biased}. */
   static void kept(long x, long xRowBytes, long h, long hRowBytes, long rows, long columns) {
-    KEPT.run(x, xRowBytes, h, hRowBytes, rows, columns, 0, 0);
+    KEPT.run(x, xRowBytes, h, hRowBytes, rows, columns);
   }
 
   private static void keptRows(
-      long x, long xRowBytes, long h, long hRowBytes, long rows, long columns, long no, long none) {
+      long x, long xRowBytes, long h, long hRowBytes, long rows, long columns) {
     for (long row = 0; row < rows; row++) {
       long from = x + row * xRowBytes;
       if (h != 0) {
@@ -113,11 +127,11 @@ final class GeluRows {
    */
   static void slopes(
       boolean half, long h, long hRowBytes, long d, long dRowBytes, long rows, long columns) {
-    SLOPES.run(h, hRowBytes, d, dRowBytes, rows, columns, half ? 1 : 0, 0);
+    SLOPES.run(h, hRowBytes, d, dRowBytes, rows, columns, half ? 1 : 0);
   }
 
   private static void slopeRows(
-      long h, long hRowBytes, long d, long dRowBytes, long rows, long columns, long half, long no) {
+      long h, long hRowBytes, long d, long dRowBytes, long rows, long columns, long half) {
     for (long row = 0; row < rows; row++) {
       long from = h + row * hRowBytes;
       long to = d + row * dRowBytes;
@@ -144,14 +158,14 @@ final class GeluRows {
       boolean half, long h, long hRowBytes, long d, long dRowBytes, long rows, long columns) {
     if (half) {
       slopes(true, h, hRowBytes, d, dRowBytes, rows, columns);
-      HALF_VALUES.run(h, hRowBytes, rows, columns, 0, 0, 0, 0);
+      HALF_VALUES.run(h, hRowBytes, rows, columns);
     } else {
-      BACKWARD.run(h, hRowBytes, d, dRowBytes, rows, columns, 0, 0);
+      BACKWARD.run(h, hRowBytes, d, dRowBytes, rows, columns);
     }
   }
 
   private static void backwardRows(
-      long h, long hRowBytes, long d, long dRowBytes, long rows, long columns, long no, long none) {
+      long h, long hRowBytes, long d, long dRowBytes, long rows, long columns) {
     int whole = (int) columns / LANES * LANES;
     for (long row = 0; row < rows; row++) {
       long x = h + row * hRowBytes;
@@ -172,8 +186,7 @@ final class GeluRows {
   }
 
   /** x = GELU(x), bfloat16. */
-  private static void halfValueRows(
-      long x, long rowBytes, long rows, long columns, long no, long none, long nor, long any) {
+  private static void halfValueRows(long x, long rowBytes, long rows, long columns) {
     int whole = (int) columns / LANES * LANES;
     for (long row = 0; row < rows; row++) {
       long at = x + row * rowBytes;

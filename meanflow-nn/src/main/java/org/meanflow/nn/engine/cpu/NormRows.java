@@ -39,9 +39,15 @@ final class NormRows {
   private static final int ALONG_SUMS = LANES;
   private static final int MEAN_SUMS = 2 * LANES;
 
-  private static final OutlinedLoop SUMS = new OutlinedLoop(NormRows::sums);
-  private static final OutlinedLoop SQUARES = new OutlinedLoop(NormRows::squares);
-  private static final OutlinedLoop FOLD = new OutlinedLoop(NormRows::fold);
+  private static final OutlinedLoop SUMS =
+      new OutlinedLoop(
+          (x, rows, padded, statistics, _, _, _, _) -> sums(x, rows, padded, statistics));
+  private static final OutlinedLoop SQUARES =
+      new OutlinedLoop(
+          (x, rows, padded, statistics, _, _, _, _) -> squares(x, rows, padded, statistics));
+  private static final OutlinedLoop FOLD =
+      new OutlinedLoop(
+          (statistics, rows, sums, to, _, _, _, _) -> fold(statistics, rows, sums, to));
 
   private NormRows() {}
 
@@ -86,16 +92,16 @@ final class NormRows {
     boolean layer = norm.kind() == Norm.Kind.LAYER;
     int padded = Simd.padded(width);
     if (layer) {
-      SUMS.run(x, rows, padded, statistics, 0, 0, 0, 0);
-      FOLD.run(statistics, rows, ALONG_SUMS, MEAN, 0, 0, 0, 0);
+      SUMS.run(x, rows, padded, statistics);
+      FOLD.run(statistics, rows, ALONG_SUMS, MEAN);
     }
     for (int row = 0; row < rows; row++) {
       long known = known(statistics, row);
       Simd.set(known, MEAN, layer ? mean(known) / width : 0);
     }
     if (!none) {
-      SQUARES.run(x, rows, padded, statistics, 0, 0, 0, 0);
-      FOLD.run(statistics, rows, ALONG_SUMS, INVERSE, 0, 0, 0, 0);
+      SQUARES.run(x, rows, padded, statistics);
+      FOLD.run(statistics, rows, ALONG_SUMS, INVERSE);
     }
     for (int row = 0; row < rows; row++) {
       long known = known(statistics, row);
@@ -107,8 +113,7 @@ final class NormRows {
   }
 
   /** Σ x of rows, lane by lane. */
-  private static void sums(
-      long x, long rows, long padded, long statistics, long no, long none, long nor, long more) {
+  private static void sums(long x, long rows, long padded, long statistics) {
     long step = padded * Float.BYTES;
     long last = x + (rows - 1) * step;
     for (long row = 0; row < rows; row += QUAD) {
@@ -134,8 +139,7 @@ final class NormRows {
   }
 
   /** Σ (x − mean)² of rows, lane by lane. */
-  private static void squares(
-      long x, long rows, long padded, long statistics, long no, long none, long nor, long more) {
+  private static void squares(long x, long rows, long padded, long statistics) {
     long step = padded * Float.BYTES;
     long last = x + (rows - 1) * step;
     for (long row = 0; row < rows; row += QUAD) {
@@ -169,8 +173,7 @@ final class NormRows {
   }
 
   /** A number of each row = Σ of the lanes of one of its sums. */
-  private static void fold(
-      long statistics, long rows, long sums, long to, long no, long none, long nor, long more) {
+  private static void fold(long statistics, long rows, long sums, long to) {
     for (long row = 0; row < rows; row++) {
       long known = known(statistics, row);
       Simd.set(known, (int) to, Simd.sum(load(known, (int) sums)));
@@ -181,8 +184,8 @@ final class NormRows {
   static void slopes(Norm norm, int rows, int width, long statistics) {
     boolean none = norm.kind() == Norm.Kind.NONE;
     boolean layer = norm.kind() == Norm.Kind.LAYER;
-    FOLD.run(statistics, rows, ALONG_SUMS, ALONG, 0, 0, 0, 0);
-    FOLD.run(statistics, rows, MEAN_SUMS, SLOPE_MEAN, 0, 0, 0, 0);
+    FOLD.run(statistics, rows, ALONG_SUMS, ALONG);
+    FOLD.run(statistics, rows, MEAN_SUMS, SLOPE_MEAN);
     for (int row = 0; row < rows; row++) {
       long known = known(statistics, row);
       Simd.set(known, ALONG, none ? 0 : along(known) / width);

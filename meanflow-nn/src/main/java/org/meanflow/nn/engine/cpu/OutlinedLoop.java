@@ -19,7 +19,7 @@ final class OutlinedLoop {
 
   private final MethodHandle method;
 
-  /** The arguments mean what the loop says. */
+  /** The arguments mean what the loop says; those that it does not need are named {@code _}. */
   @FunctionalInterface
   interface Loop {
     void run(long a, long b, long c, long d, long e, long f, long g, long h);
@@ -38,6 +38,27 @@ final class OutlinedLoop {
     }
   }
 
+  void run(long a, long b, long c) {
+    run(a, b, c, 0);
+  }
+
+  void run(long a, long b, long c, long d) {
+    run(a, b, c, d, 0);
+  }
+
+  void run(long a, long b, long c, long d, long e) {
+    run(a, b, c, d, e, 0);
+  }
+
+  void run(long a, long b, long c, long d, long e, long f) {
+    run(a, b, c, d, e, f, 0);
+  }
+
+  void run(long a, long b, long c, long d, long e, long f, long g) {
+    run(a, b, c, d, e, f, g, 0);
+  }
+
+  /** Runs the loop; what it has no use for may be left out. */
   void run(long a, long b, long c, long d, long e, long f, long g, long h) {
     try {
       method.invokeExact(a, b, c, d, e, f, g, h);

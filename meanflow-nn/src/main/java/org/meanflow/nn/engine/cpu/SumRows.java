@@ -13,20 +13,31 @@ final class SumRows {
   /** Rows that are worked on at once. */
   static final long STRIP = 8;
 
-  private static final OutlinedLoop ADD_UP = new OutlinedLoop(SumRows::addUp);
-  private static final OutlinedLoop ADD_ROWS = new OutlinedLoop(SumRows::addRows);
-  private static final OutlinedLoop WRITE = new OutlinedLoop(SumRows::writeFloat);
-  private static final OutlinedLoop WRITE_HALF = new OutlinedLoop(SumRows::writeHalf);
+  private static final OutlinedLoop ADD_UP =
+      new OutlinedLoop(
+          (x, rowBytes, rows, columns, to, half, _, _) ->
+              addUp(x, rowBytes, rows, columns, to, half));
+  private static final OutlinedLoop ADD_ROWS =
+      new OutlinedLoop(
+          (sums, rowBytes, from, fromRowBytes, rows, columns, half, _) ->
+              addRows(sums, rowBytes, from, fromRowBytes, rows, columns, half));
+  private static final OutlinedLoop WRITE =
+      new OutlinedLoop(
+          (sums, rowBytes, bias, to, toRowBytes, rows, columns, _) ->
+              writeFloat(sums, rowBytes, bias, to, toRowBytes, rows, columns));
+  private static final OutlinedLoop WRITE_HALF =
+      new OutlinedLoop(
+          (sums, rowBytes, bias, to, toRowBytes, rows, columns, _) ->
+              writeHalf(sums, rowBytes, bias, to, toRowBytes, rows, columns));
 
   private SumRows() {}
 
   /** A row of float32 += the sums of each column, one row after the other. */
   static void addUp(boolean half, long x, long rowBytes, long rows, long columns, long row) {
-    ADD_UP.run(x, rowBytes, rows, columns, row, half ? 1 : 0, 0, 0);
+    ADD_UP.run(x, rowBytes, rows, columns, row, half ? 1 : 0);
   }
 
-  private static void addUp(
-      long x, long rowBytes, long rows, long columns, long to, long half, long no, long none) {
+  private static void addUp(long x, long rowBytes, long rows, long columns, long to, long half) {
     for (long row = 0; row < rows; row++) {
       long from = x + row * rowBytes;
       for (int i = 0; i < columns; i += LANES) {
@@ -63,21 +74,14 @@ final class SumRows {
       long from = sums + row * rowBytes;
       long target = to + row * toRowBytes;
       if (add) {
-        ADD_ROWS.run(from, rowBytes, target, toRowBytes, strip, columns, half ? 1 : 0, 0);
+        ADD_ROWS.run(from, rowBytes, target, toRowBytes, strip, columns, half ? 1 : 0);
       }
-      (half ? WRITE_HALF : WRITE).run(from, rowBytes, bias, target, toRowBytes, strip, columns, 0);
+      (half ? WRITE_HALF : WRITE).run(from, rowBytes, bias, target, toRowBytes, strip, columns);
     }
   }
 
   private static void addRows(
-      long sums,
-      long rowBytes,
-      long from,
-      long fromRowBytes,
-      long rows,
-      long columns,
-      long half,
-      long no) {
+      long sums, long rowBytes, long from, long fromRowBytes, long rows, long columns, long half) {
     for (long row = 0; row < rows; row++) {
       long sum = sums + row * rowBytes;
       for (int i = 0; i < columns; i += LANES) {
@@ -87,14 +91,7 @@ final class SumRows {
   }
 
   private static void writeHalf(
-      long sums,
-      long rowBytes,
-      long bias,
-      long to,
-      long toRowBytes,
-      long rows,
-      long columns,
-      long none) {
+      long sums, long rowBytes, long bias, long to, long toRowBytes, long rows, long columns) {
     for (long row = 0; row < rows; row++) {
       long sum = sums + row * rowBytes;
       if (bias != 0) {
@@ -106,14 +103,7 @@ final class SumRows {
 
   /** Rows of float32 = sums + bias. */
   static void writeFloat(
-      long sums,
-      long rowBytes,
-      long bias,
-      long to,
-      long toRowBytes,
-      long rows,
-      long columns,
-      long none) {
+      long sums, long rowBytes, long bias, long to, long toRowBytes, long rows, long columns) {
     int whole = (int) (columns / LANES * LANES);
     for (long row = 0; row < rows; row++) {
       long sum = sums + row * rowBytes;
