@@ -45,11 +45,6 @@ final class CpuLinear implements LinearKernels {
     CpuTensor to = CpuTensor.of(y.matrix(w.dim(0)));
     long rows = from.dim(0);
     long withBias = b == null ? 0 : biasRows;
-    if (FewRows.fits(to, from) && !products.half()) {
-      long biasRow = b == null ? 0 : CpuTensor.of(b).address();
-      fewRows.multiply(from, CpuTensor.of(w), biasRow, withBias, to);
-      return;
-    }
     Panels panels = panels(w, Use.FORWARD, rows, from.half() || to.half());
     long bias = b == null ? 0 : CpuTensor.of(b).address();
     // Two loops: values with bias, then tangents without.

@@ -4,15 +4,14 @@ import static org.meanflow.nn.engine.cpu.Simd.LANES;
 import static org.meanflow.nn.engine.cpu.Simd.all;
 import static org.meanflow.nn.engine.cpu.Simd.get;
 import static org.meanflow.nn.engine.cpu.Simd.load;
-import static org.meanflow.nn.engine.cpu.Simd.set;
 import static org.meanflow.nn.engine.cpu.Simd.store;
 
 import jdk.incubator.vector.FloatVector;
 
 /**
- * Products of few float32 rows with a weight {@code [out, in]}. They take as long as the weight
- * takes to be read, or its gradient to be written: so that is done once, where it lies, one row
- * after the other.
+ * The backward pass of few float32 rows times a weight {@code [out, in]}. It takes as long as the
+ * weight takes to be read, and its gradient to be written: so that is done once, where it lies, one
+ * row after the other.
  */
 final class FewRows {
   /** With more rows arithmetic takes longer than memory. */
@@ -24,15 +23,7 @@ final class FewRows {
   /** The same where items have sums of their own. */
   private static final long LONG_ITEM = 8 * ITEM;
 
-  private static final OutlinedLoop DOTS =
-      new OutlinedLoop((x, rows, in, w, outs, sums, _, _) -> dots(x, rows, in, w, outs, sums));
-  private static final OutlinedLoop FOLD =
-      new OutlinedLoop(
-          (sums, rows, outs, y, yStride, b, biasRows, _) ->
-              fold(sums, rows, outs, y, yStride, b, biasRows));
   private static final OutlinedLoop ADD = new OutlinedLoop(FewRows::add);
-
-  private static final int SUMS_SLOT = 2;
 
   private final CpuEngine engine;
   private final Workers workers;
@@ -45,95 +36,6 @@ final class FewRows {
   /** Whether rows {@code [rows, out]} and {@code [rows, in]} are such ones. */
   static boolean fits(CpuTensor y, CpuTensor x) {
     return x.dim(0) <= MOST && !x.half() && !y.half() && x.dim(1) % (2L * LANES) == 0;
-  }
-
-  /**
-   * y = x wᵀ, and + b for the first rows.
-   *
-   * @param b address of b
-   * @param biasRows rows that get it
-   */
-  void multiply(CpuTensor x, CpuTensor w, long b, long biasRows, CpuTensor y) {
-    long rows = x.dim(0);
-    long in = x.dim(1);
-    Pieces outs = new Pieces(y.dim(1), Math.min(y.dim(1), ITEM));
-    workers.run(
-        outs.count(),
-        (item, scratch) -> {
-          long begin = scratch.beginProduct();
-          long first = outs.start(item);
-          long count = outs.size(outs.isLast(item));
-          long from = w.address(first * in);
-          long sums = scratch.bytes(SUMS_SLOT, count * rows * Simd.BYTES);
-          DOTS.run(x.address(), rows, in, from, count, sums);
-          long bias = b + first * Float.BYTES;
-          FOLD.run(sums, rows, count, y.address(first), y.dim(1), bias, biasRows);
-          scratch.endProduct(begin);
-        });
-  }
-
-  /** Products of rows with rows, lane by lane. */
-  private static void dots(long x, long rows, long in, long w, long outs, long sums) {
-    for (long out = 0; out < outs; out += 2) {
-      long w0 = w + out * in * Float.BYTES;
-      long nextOut = Math.min(out + 1, outs - 1); // beyond the end the last one, again
-      long w1 = w + nextOut * in * Float.BYTES;
-      for (long row = 0; row < rows; row += 4) {
-        long row1 = Math.min(row + 1, rows - 1);
-        long row2 = Math.min(row + 2, rows - 1);
-        long row3 = Math.min(row + 3, rows - 1);
-        long x0 = x + row * in * Float.BYTES;
-        long x1 = x + row1 * in * Float.BYTES;
-        long x2 = x + row2 * in * Float.BYTES;
-        long x3 = x + row3 * in * Float.BYTES;
-        FloatVector a0 = all(0);
-        FloatVector a1 = a0;
-        FloatVector a2 = a0;
-        FloatVector a3 = a0;
-        FloatVector b0 = a0;
-        FloatVector b1 = a0;
-        FloatVector b2 = a0;
-        FloatVector b3 = a0;
-        for (int i = 0; i < in; i += LANES) {
-          FloatVector u = load(w0, i);
-          FloatVector v = load(w1, i);
-          FloatVector z = load(x0, i);
-          a0 = z.fma(u, a0);
-          b0 = z.fma(v, b0);
-          z = load(x1, i);
-          a1 = z.fma(u, a1);
-          b1 = z.fma(v, b1);
-          z = load(x2, i);
-          a2 = z.fma(u, a2);
-          b2 = z.fma(v, b2);
-          z = load(x3, i);
-          a3 = z.fma(u, a3);
-          b3 = z.fma(v, b3);
-        }
-        long to = sums + out * rows * Simd.BYTES;
-        long toNext = sums + nextOut * rows * Simd.BYTES;
-        store(a0, to + row * Simd.BYTES);
-        store(b0, toNext + row * Simd.BYTES);
-        store(a1, to + row1 * Simd.BYTES);
-        store(b1, toNext + row1 * Simd.BYTES);
-        store(a2, to + row2 * Simd.BYTES);
-        store(b2, toNext + row2 * Simd.BYTES);
-        store(a3, to + row3 * Simd.BYTES);
-        store(b3, toNext + row3 * Simd.BYTES);
-      }
-    }
-  }
-
-  /** Σ of the lanes, and + b for the first rows. */
-  private static void fold(
-      long sums, long rows, long outs, long y, long yStride, long b, long biasRows) {
-    for (long out = 0; out < outs; out++) {
-      for (long row = 0; row < rows; row++) {
-        float dot = Simd.sum(load(sums + (out * rows + row) * Simd.BYTES));
-        long to = y + (row * yStride + out) * Float.BYTES;
-        set(to, row < biasRows ? dot + get(b + out * Float.BYTES) : dot);
-      }
-    }
   }
 
   /** x̄ = ȳ w, or x̄ += ȳ w. */
