@@ -160,7 +160,7 @@ final class AttentionShape {
     for (int token = 0; token < tokens; token++) {
       for (int head = 0; head < group; head++) {
         long element = element(item, parts, part, token, head);
-        long row = StagedRows.in(x, element, d, scratch, CpuAttention.ROW);
+        long row = Simd.in(x, element, d, scratch, CpuAttention.ROW);
         Simd.copyRow(row, rows.at(token, head), stride);
       }
     }
@@ -220,7 +220,7 @@ final class AttentionShape {
     }
     long means = ones + (long) stride * Float.BYTES;
     long bytes = (long) group * length * Float.BYTES;
-    long factors = gain == null ? ones : StagedRows.in(CpuTensor.of(gain), 0, d, scratch, slot);
+    long factors = gain == null ? ones : Simd.in(CpuTensor.of(gain), 0, d, scratch, slot);
     return new HeadRows.Normal(
         norm,
         d,

@@ -109,17 +109,17 @@ final class CpuElementwise implements ElementwiseKernels {
         y.size(),
         (start, length, scratch) -> {
           int padded = Simd.padded(length);
-          long source = StagedRows.in(x, start, length, scratch, X_SLOT);
+          long source = Simd.in(x, start, length, scratch, X_SLOT);
           if (add) {
             long term = scratch.floats(Z_SLOT, padded);
             loop.run(source, term, padded);
-            long sum = StagedRows.in(y, start, length, scratch, Y_SLOT);
+            long sum = Simd.in(y, start, length, scratch, Y_SLOT);
             Simd.addTo(term, sum, padded);
-            StagedRows.done(y, start, length, sum);
+            Simd.done(y, start, length, sum);
           } else {
-            long target = StagedRows.out(y, start, length, scratch, Y_SLOT);
+            long target = Simd.out(y, start, length, scratch, Y_SLOT);
             loop.run(source, target, padded);
-            StagedRows.done(y, start, length, target);
+            Simd.done(y, start, length, target);
           }
         });
   }
@@ -132,18 +132,18 @@ final class CpuElementwise implements ElementwiseKernels {
         z.size(),
         (start, length, scratch) -> {
           int padded = Simd.padded(length);
-          long a = StagedRows.in(x, start, length, scratch, X_SLOT);
-          long b = StagedRows.in(y, start, length, scratch, Y_SLOT);
+          long a = Simd.in(x, start, length, scratch, X_SLOT);
+          long b = Simd.in(y, start, length, scratch, Y_SLOT);
           if (add) {
             long term = scratch.floats(Z_SLOT, padded);
             loop.run(a, b, term, padded);
-            long sum = StagedRows.in(z, start, length, scratch, OLD_SLOT);
+            long sum = Simd.in(z, start, length, scratch, OLD_SLOT);
             Simd.addTo(term, sum, padded);
-            StagedRows.done(z, start, length, sum);
+            Simd.done(z, start, length, sum);
           } else {
-            long target = StagedRows.out(z, start, length, scratch, Z_SLOT);
+            long target = Simd.out(z, start, length, scratch, Z_SLOT);
             loop.run(a, b, target, padded);
-            StagedRows.done(z, start, length, target);
+            Simd.done(z, start, length, target);
           }
         });
   }
@@ -155,11 +155,11 @@ final class CpuElementwise implements ElementwiseKernels {
     segments(
         x.size(),
         (start, length, scratch) -> {
-          long to = StagedRows.out(target, start, length, scratch, X_SLOT);
+          long to = Simd.out(target, start, length, scratch, X_SLOT);
           for (int i = 0; i < length; i += LANES) {
             store(v, to, i);
           }
-          StagedRows.done(target, start, length, to);
+          Simd.done(target, start, length, to);
         });
   }
 
@@ -235,7 +235,7 @@ final class CpuElementwise implements ElementwiseKernels {
   private static void silu(long x, long y, long length) {
     for (int i = 0; i < length; i += LANES) {
       FloatVector v = load(x, i);
-      store(v.mul(Exponentials.sigmoid(v)), y, i);
+      store(v.mul(Simd.sigmoid(v)), y, i);
     }
   }
 
@@ -247,7 +247,7 @@ final class CpuElementwise implements ElementwiseKernels {
   private static void siluSlope(long x, long d, long y, long length) {
     for (int i = 0; i < length; i += LANES) {
       FloatVector v = load(x, i);
-      FloatVector s = Exponentials.sigmoid(v);
+      FloatVector s = Simd.sigmoid(v);
       FloatVector slope = s.fma(all(1f).sub(s).mul(v), s);
       store(slope.mul(load(d, i)), y, i);
     }
@@ -262,14 +262,14 @@ final class CpuElementwise implements ElementwiseKernels {
         Math.toIntExact(x.size() / n),
         (row, scratch) -> {
           long start = (long) row * n;
-          long source = StagedRows.in(from, start, n, scratch, X_SLOT);
+          long source = Simd.in(from, start, n, scratch, X_SLOT);
           long target = scratch.floats(Z_SLOT, Simd.padded(n));
           softmax(source, target, n);
-          long out = StagedRows.out(to, start, n, scratch, Y_SLOT);
+          long out = Simd.out(to, start, n, scratch, Y_SLOT);
           for (int i = 0; i < n; i += LANES) {
             store(load(target, i), out, i);
           }
-          StagedRows.done(to, start, n, out);
+          Simd.done(to, start, n, out);
         });
   }
 
@@ -287,13 +287,13 @@ final class CpuElementwise implements ElementwiseKernels {
     FloatVector top = all(most.reduceLanes(VectorOperators.MAX));
     FloatVector sum = FloatVector.zero(Simd.FLOATS);
     for (int i = 0; i < whole; i += LANES) {
-      FloatVector e = Exponentials.exp(load(x, i).sub(top));
+      FloatVector e = Simd.exp(load(x, i).sub(top));
       sum = sum.add(e);
       store(e, y, i);
     }
     if (whole < n) {
       FloatVector e = FloatVector.zero(Simd.FLOATS);
-      e = e.blend(Exponentials.exp(load(x, whole).sub(top)), rest);
+      e = e.blend(Simd.exp(load(x, whole).sub(top)), rest);
       sum = sum.add(e);
       store(e, y, whole);
     }
@@ -314,21 +314,21 @@ final class CpuElementwise implements ElementwiseKernels {
         Math.toIntExact(y.size() / n),
         (row, scratch) -> {
           long start = (long) row * n;
-          long a = StagedRows.in(p, start, n, scratch, X_SLOT);
-          long b = StagedRows.in(direction, start, n, scratch, Y_SLOT);
+          long a = Simd.in(p, start, n, scratch, X_SLOT);
+          long b = Simd.in(direction, start, n, scratch, Y_SLOT);
           FloatVector mean = all(Simd.dot(a, b, padded));
           long term = scratch.floats(Z_SLOT, padded);
           for (int i = 0; i < padded; i += LANES) {
             store(load(a, i).mul(load(b, i).sub(mean)), term, i);
           }
           if (add) {
-            Simd.addTo(StagedRows.in(to, start, n, scratch, OLD_SLOT), term, padded);
+            Simd.addTo(Simd.in(to, start, n, scratch, OLD_SLOT), term, padded);
           }
-          long out = StagedRows.out(to, start, n, scratch, OLD_SLOT);
+          long out = Simd.out(to, start, n, scratch, OLD_SLOT);
           for (int i = 0; i < padded; i += LANES) {
             store(load(term, i), out, i);
           }
-          StagedRows.done(to, start, n, out);
+          Simd.done(to, start, n, out);
         });
   }
 
@@ -343,13 +343,13 @@ final class CpuElementwise implements ElementwiseKernels {
         (b, scratch) -> {
           for (long start = 0; start < sample; start += SEGMENT) {
             int length = (int) Math.min(SEGMENT, sample - start);
-            long a = StagedRows.in(from, b * sample + start, length, scratch, X_SLOT);
-            long t = StagedRows.in(fixed, start, length, scratch, Z_SLOT);
-            long out = StagedRows.out(to, b * sample + start, length, scratch, Y_SLOT);
+            long a = Simd.in(from, b * sample + start, length, scratch, X_SLOT);
+            long t = Simd.in(fixed, start, length, scratch, Z_SLOT);
+            long out = Simd.out(to, b * sample + start, length, scratch, Y_SLOT);
             for (int i = 0; i < length; i += LANES) {
               store(load(a, i).add(load(t, i)), out, i);
             }
-            StagedRows.done(to, b * sample + start, length, out);
+            Simd.done(to, b * sample + start, length, out);
           }
         });
   }

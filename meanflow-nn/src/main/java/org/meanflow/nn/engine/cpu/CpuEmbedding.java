@@ -149,16 +149,16 @@ final class CpuEmbedding implements EmbeddingKernels {
         (one, scratch) -> {
           if (!gTable.add()) {
             for (long row = 0; row < to.dim(0); row++) {
-              long out = StagedRows.out(to, row * width, width, scratch, OLD_SLOT);
+              long out = Simd.out(to, row * width, width, scratch, OLD_SLOT);
               Simd.clear(out, padded);
-              StagedRows.done(to, row * width, width, out);
+              Simd.done(to, row * width, width, out);
             }
           }
           for (int b = 0; b < indices.length; b++) {
-            long row = StagedRows.in(g, (long) b * width, width, scratch, ROW_SLOT);
-            long sum = StagedRows.in(to, (long) indices[b] * width, width, scratch, OLD_SLOT);
+            long row = Simd.in(g, (long) b * width, width, scratch, ROW_SLOT);
+            long sum = Simd.in(to, (long) indices[b] * width, width, scratch, OLD_SLOT);
             Simd.addTo(row, sum, padded);
-            StagedRows.done(to, (long) indices[b] * width, width, sum);
+            Simd.done(to, (long) indices[b] * width, width, sum);
           }
         });
   }

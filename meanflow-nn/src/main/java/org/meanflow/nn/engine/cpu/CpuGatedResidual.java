@@ -123,12 +123,12 @@ final class CpuGatedResidual {
             int rows = (int) Math.min(blocks.atOnce(), last - row);
             int length = rows * blocks.width();
             long start = row * blocks.width();
-            long target = StagedRows.out(to, start, length, scratch, OUT_SLOT);
+            long target = Simd.out(to, start, length, scratch, OUT_SLOT);
             long sum = target;
             if (x == null) {
               Simd.clear(target, rows * padded);
             } else {
-              sum = StagedRows.in(CpuTensor.of(x), start, length, scratch, X_SLOT);
+              sum = Simd.in(CpuTensor.of(x), start, length, scratch, X_SLOT);
             }
             if (y != null) {
               add(g, CpuTensor.of(y), start, length, sum, target, rows, scratch);
@@ -141,7 +141,7 @@ final class CpuGatedResidual {
             if (sum != target) {
               Simd.copyRow(sum, target, (long) rows * padded);
             }
-            StagedRows.done(to, start, length, target);
+            Simd.done(to, start, length, target);
           }
         });
   }
@@ -149,8 +149,8 @@ final class CpuGatedResidual {
   /** {@code out} = x + g ⊙ y; {@code out} may be x. */
   private static void add(
       long g, CpuTensor y, long start, int length, long x, long out, int rows, Scratch scratch) {
-    long half = StagedRows.isDirectHalf(y, length) ? 1 : 0;
-    long values = StagedRows.eitherIn(y, start, length, scratch, Y_SLOT);
+    long half = Simd.isDirectHalf(y, length) ? 1 : 0;
+    long values = Simd.eitherIn(y, start, length, scratch, Y_SLOT);
     RESIDUAL.run(x, g, values, half, out, rows, Simd.padded(length / rows));
   }
 
@@ -180,10 +180,10 @@ final class CpuGatedResidual {
               int rows = (int) Math.min(blocks.atOnce(), last - row);
               int length = rows * width;
               long start = row * width;
-              long d = StagedRows.in(g, start, length, scratch, X_SLOT);
+              long d = Simd.in(g, start, length, scratch, X_SLOT);
               if (gModulation != null) {
-                long half = StagedRows.isDirectHalf(values, length) ? 1 : 0;
-                long from = StagedRows.eitherIn(values, start, length, scratch, Y_SLOT);
+                long half = Simd.isDirectHalf(values, length) ? 1 : 0;
+                long from = Simd.eitherIn(values, start, length, scratch, Y_SLOT);
                 ADD_PRODUCTS.run(from, half, d, rows, sum, padded);
               }
               if (gy != null) {
@@ -193,10 +193,10 @@ final class CpuGatedResidual {
                   MULTIPLY.run(d, factor, product, 0, rows, padded);
                   CpuNorm.writeRow(to, start, length, product, true, scratch, OLD_SLOT);
                 } else {
-                  long half = StagedRows.isDirectHalf(to, length) ? 1 : 0;
-                  long product = StagedRows.eitherOut(to, start, length, scratch, PRODUCT_SLOT);
+                  long half = Simd.isDirectHalf(to, length) ? 1 : 0;
+                  long product = Simd.eitherOut(to, start, length, scratch, PRODUCT_SLOT);
                   MULTIPLY.run(d, factor, product, half, rows, padded);
-                  StagedRows.eitherDone(to, start, length, product);
+                  Simd.eitherDone(to, start, length, product);
                 }
               }
               if (gx != null) {

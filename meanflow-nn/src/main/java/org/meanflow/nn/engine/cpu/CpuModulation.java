@@ -237,7 +237,7 @@ final class CpuModulation implements ModulationKernels {
           long b = factor(blocks, modulation, sample, scale, scratch);
           long first = blocks.first(item) * width;
           int rows = blocks.rows(item);
-          long source = StagedRows.inRows(from, first, rows, width, scratch, STAGED_SLOT, X_SLOT);
+          long source = Simd.inRows(from, first, rows, width, scratch, STAGED_SLOT, X_SLOT);
           long known = scratch.floats(STATISTICS_SLOT, NormRows.STATISTICS);
           // A few rows at a time, which stay in the first-level cache.
           for (int row = 0; row < rows; row += blocks.atOnce()) {
@@ -246,10 +246,10 @@ final class CpuModulation implements ModulationKernels {
             long start = first + (long) row * width;
             long values = source + row * step;
             NormRows.statistics(norm, values, count, width, known);
-            long half = StagedRows.isDirectHalf(to, length) ? 1 : 0;
-            long out = StagedRows.eitherOut(to, start, length, scratch, OUT_SLOT);
+            long half = Simd.isDirectHalf(to, length) ? 1 : 0;
+            long out = Simd.eitherOut(to, start, length, scratch, OUT_SLOT);
             MODULATE.run(values, known, count, b, a, out, half, padded);
-            StagedRows.eitherDone(to, start, length, out);
+            Simd.eitherDone(to, start, length, out);
           }
         });
     return Saved.NOTHING;
@@ -286,7 +286,7 @@ final class CpuModulation implements ModulationKernels {
           }
           long first = blocks.first(item) * width;
           int rows = blocks.rows(item);
-          long source = StagedRows.inRows(from, first, rows, width, scratch, STAGED_SLOT, X_SLOT);
+          long source = Simd.inRows(from, first, rows, width, scratch, STAGED_SLOT, X_SLOT);
           long known = scratch.floats(STATISTICS_SLOT, NormRows.STATISTICS);
           NormRows.statistics(norm, source, rows, width, known);
           long d = scratch.floats(Y_SLOT, padded);
@@ -294,9 +294,7 @@ final class CpuModulation implements ModulationKernels {
             Simd.clear(d, padded);
           } else {
             CpuTensor direction = CpuTensor.of(dx);
-            d =
-                StagedRows.inRows(
-                    direction, first, rows, width, scratch, OTHER_STAGED_SLOT, Y_SLOT);
+            d = Simd.inRows(direction, first, rows, width, scratch, OTHER_STAGED_SLOT, Y_SLOT);
           }
           long dStep = dx == null ? 0 : step;
           SLOPE_SUMS.run(source, known, rows, d, dStep, padded);
@@ -308,10 +306,10 @@ final class CpuModulation implements ModulationKernels {
             long values = source + row * step;
             long own = NormRows.known(known, row);
             long direction = d + row * dStep;
-            long out = StagedRows.eitherOut(to, start, length, scratch, OUT_SLOT);
-            (StagedRows.isDirectHalf(to, length) ? TANGENT_HALF : TANGENT)
+            long out = Simd.eitherOut(to, start, length, scratch, OUT_SLOT);
+            (Simd.isDirectHalf(to, length) ? TANGENT_HALF : TANGENT)
                 .run(values, own, count, direction, dStep, factor, out, padded);
-            StagedRows.eitherDone(to, start, length, out);
+            Simd.eitherDone(to, start, length, out);
           }
         });
   }
@@ -343,7 +341,7 @@ final class CpuModulation implements ModulationKernels {
             Simd.clear(sum, 2 * padded);
             long first = blocks.first(item) * width;
             int rows = blocks.rows(item);
-            long source = StagedRows.inRows(from, first, rows, width, scratch, STAGED_SLOT, X_SLOT);
+            long source = Simd.inRows(from, first, rows, width, scratch, STAGED_SLOT, X_SLOT);
             long known = scratch.floats(STATISTICS_SLOT, NormRows.STATISTICS);
             NormRows.statistics(norm, source, rows, width, known);
             for (int row = 0; row < rows; row += blocks.atOnce()) {
@@ -351,8 +349,8 @@ final class CpuModulation implements ModulationKernels {
               int length = count * width;
               long values = source + row * step;
               long own = NormRows.known(known, row);
-              long half = StagedRows.isDirectHalf(g, length) ? 1 : 0;
-              long d = StagedRows.eitherIn(g, first + (long) row * width, length, scratch, Y_SLOT);
+              long half = Simd.isDirectHalf(g, length) ? 1 : 0;
+              long d = Simd.eitherIn(g, first + (long) row * width, length, scratch, Y_SLOT);
               COTANGENT_SUMS.run(values, own, count, d, half, factor, sum, padded);
             }
             if (gx == null) {
@@ -367,14 +365,14 @@ final class CpuModulation implements ModulationKernels {
               long start = first + (long) row * width;
               long values = source + row * step;
               long own = NormRows.known(known, row);
-              long d = StagedRows.eitherIn(g, start, length, scratch, Y_SLOT);
+              long d = Simd.eitherIn(g, start, length, scratch, Y_SLOT);
               long out =
                   gx.add()
-                      ? StagedRows.in(to, start, length, scratch, OLD_SLOT)
-                      : StagedRows.out(to, start, length, scratch, OLD_SLOT);
-              (StagedRows.isDirectHalf(g, length) ? SLOPE_OF_HALF_PRODUCT : SLOPE_OF_PRODUCT)
+                      ? Simd.in(to, start, length, scratch, OLD_SLOT)
+                      : Simd.out(to, start, length, scratch, OLD_SLOT);
+              (Simd.isDirectHalf(g, length) ? SLOPE_OF_HALF_PRODUCT : SLOPE_OF_PRODUCT)
                   .run(values, own, count, d, factor, out, add, padded);
-              StagedRows.done(to, start, length, out);
+              Simd.done(to, start, length, out);
             }
           });
       if (gModulation != null) {

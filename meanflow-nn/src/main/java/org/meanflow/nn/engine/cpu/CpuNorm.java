@@ -57,18 +57,18 @@ final class CpuNorm implements NormKernels {
     rows(
         x,
         (start, item, scratch) -> {
-          long source = StagedRows.in(from, start, width, scratch, X_SLOT);
-          long out = StagedRows.out(to, start, width, scratch, OUT_SLOT);
+          long source = Simd.in(from, start, width, scratch, X_SLOT);
+          long out = Simd.out(to, start, width, scratch, OUT_SLOT);
           NormRows.normalise(norm, source, out, width);
           multiplyByGain(gain, out, width, scratch);
-          StagedRows.done(to, start, width, out);
+          Simd.done(to, start, width, out);
         });
     return Saved.NOTHING;
   }
 
   private static void multiplyByGain(@Nullable Tensor gain, long row, int width, Scratch scratch) {
     if (gain != null) {
-      long g = StagedRows.in(CpuTensor.of(gain), 0, width, scratch, GAIN_SLOT);
+      long g = Simd.in(CpuTensor.of(gain), 0, width, scratch, GAIN_SLOT);
       NormRows.multiply(row, g, row, width);
     }
   }
@@ -84,13 +84,13 @@ final class CpuNorm implements NormKernels {
         dx,
         (start, item, scratch) -> {
           long hat = scratch.floats(HAT_SLOT, Simd.padded(width));
-          long source = StagedRows.in(from, start, width, scratch, X_SLOT);
+          long source = Simd.in(from, start, width, scratch, X_SLOT);
           float inverse = NormRows.normalise(norm, source, hat, width);
-          long d = StagedRows.in(direction, start, width, scratch, D_SLOT);
-          long out = StagedRows.out(to, start, width, scratch, OUT_SLOT);
+          long d = Simd.in(direction, start, width, scratch, D_SLOT);
+          long out = Simd.out(to, start, width, scratch, OUT_SLOT);
           NormRows.slope(norm, hat, inverse, d, out, width);
           multiplyByGain(gain, out, width, scratch);
-          StagedRows.done(to, start, width, out);
+          Simd.done(to, start, width, out);
         });
   }
 
@@ -115,9 +115,9 @@ final class CpuNorm implements NormKernels {
           x,
           (start, item, scratch) -> {
             long hat = scratch.floats(HAT_SLOT, padded);
-            long source = StagedRows.in(from, start, width, scratch, X_SLOT);
+            long source = Simd.in(from, start, width, scratch, X_SLOT);
             float inverse = NormRows.normalise(norm, source, hat, width);
-            long d = StagedRows.in(g, start, width, scratch, D_SLOT);
+            long d = Simd.in(g, start, width, scratch, D_SLOT);
             if (gGain != null) {
               NormRows.addProduct(hat, d, sums.address((long) item * padded), padded);
             }
@@ -141,14 +141,12 @@ final class CpuNorm implements NormKernels {
       CpuTensor to, long start, int width, long row, boolean add, Scratch scratch, int slot) {
     int padded = Simd.padded(width);
     long target =
-        add
-            ? StagedRows.in(to, start, width, scratch, slot)
-            : StagedRows.out(to, start, width, scratch, slot);
+        add ? Simd.in(to, start, width, scratch, slot) : Simd.out(to, start, width, scratch, slot);
     if (add) {
       Simd.addTo(row, target, padded);
     } else {
       Simd.copyRow(row, target, padded);
     }
-    StagedRows.done(to, start, width, target);
+    Simd.done(to, start, width, target);
   }
 }

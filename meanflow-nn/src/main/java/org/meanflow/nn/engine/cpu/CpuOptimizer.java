@@ -53,7 +53,7 @@ final class CpuOptimizer implements OptimizerKernels {
           }
           for (long start = (long) item * ITEM; start < end; start += SEGMENT) {
             int length = (int) Math.min(SEGMENT, end - start);
-            long row = StagedRows.in(from, start, length, scratch, SLOT);
+            long row = Simd.in(from, start, length, scratch, SLOT);
             sum += Simd.squares(row, Simd.padded(length));
           }
           sums[item] = sum;
@@ -82,28 +82,28 @@ final class CpuOptimizer implements OptimizerKernels {
           long end = Math.min(size, (item + 1L) * ITEM);
           for (long start = (long) item * ITEM; start < end; start += SEGMENT) {
             int length = (int) Math.min(SEGMENT, end - start);
-            long row = StagedRows.in(parameters, start, length, scratch, SLOT);
-            long gradient = StagedRows.in(gradients, start, length, scratch, SLOT + 1);
-            long m1 = StagedRows.in(first, start, length, scratch, SLOT + 2);
-            long m2 = StagedRows.in(second, start, length, scratch, SLOT + 3);
+            long row = Simd.in(parameters, start, length, scratch, SLOT);
+            long gradient = Simd.in(gradients, start, length, scratch, SLOT + 1);
+            long m1 = Simd.in(first, start, length, scratch, SLOT + 2);
+            long m2 = Simd.in(second, start, length, scratch, SLOT + 3);
             ADAM_W.run(coefficients, row, gradient, m1, m2, length);
             for (Average average : averages) {
               long fraction = Float.floatToRawIntBits((float) (1 - average.decay()));
               CpuTensor target = CpuTensor.of(average.average());
-              long mean = StagedRows.in(target, start, length, scratch, SLOT + 4);
+              long mean = Simd.in(target, start, length, scratch, SLOT + 4);
               if (average.remainder() == null) {
                 AVERAGE.run(fraction, row, mean, length);
               } else {
                 CpuTensor rest = CpuTensor.of(average.remainder());
-                long remainder = StagedRows.in(rest, start, length, scratch, SLOT + 5);
+                long remainder = Simd.in(rest, start, length, scratch, SLOT + 5);
                 PRECISE_AVERAGE.run(fraction, row, mean, remainder, length);
-                StagedRows.done(rest, start, length, remainder);
+                Simd.done(rest, start, length, remainder);
               }
-              StagedRows.done(target, start, length, mean);
+              Simd.done(target, start, length, mean);
             }
-            StagedRows.done(parameters, start, length, row);
-            StagedRows.done(first, start, length, m1);
-            StagedRows.done(second, start, length, m2);
+            Simd.done(parameters, start, length, row);
+            Simd.done(first, start, length, m1);
+            Simd.done(second, start, length, m2);
           }
         });
   }

@@ -47,7 +47,7 @@ final class Reductions {
     int width = Simd.padded(columns);
     Simd.clear(sum, width);
     for (long row = first; row < first + count; row++) {
-      Simd.addTo(StagedRows.in(x, row * columns, columns, scratch, ROW_SLOT), sum, width);
+      Simd.addTo(Simd.in(x, row * columns, columns, scratch, ROW_SLOT), sum, width);
     }
   }
 
@@ -62,13 +62,13 @@ final class Reductions {
             Simd.addTo(partial.address((long) item * width), total, width);
           }
           if (add) {
-            Simd.addTo(StagedRows.in(y, 0, columns, scratch, ROW_SLOT), total, width);
+            Simd.addTo(Simd.in(y, 0, columns, scratch, ROW_SLOT), total, width);
           }
-          long to = StagedRows.out(y, 0, columns, scratch, ROW_SLOT);
+          long to = Simd.out(y, 0, columns, scratch, ROW_SLOT);
           if (to != total) {
             Simd.copyRow(total, to, width);
           }
-          StagedRows.done(y, 0, columns, to);
+          Simd.done(y, 0, columns, to);
         });
   }
 }

@@ -49,13 +49,13 @@ record SampleBlocks(int samples, int tokens, int width) {
   /** Chunk {@code index} of a sample's modulation, as a row. */
   long chunk(Tensor modulation, int sample, int index, Scratch scratch, int slot) {
     CpuTensor m = CpuTensor.of(modulation);
-    return StagedRows.in(m, sample * m.dim(1) + (long) index * width, width, scratch, slot);
+    return Simd.in(m, sample * m.dim(1) + (long) index * width, width, scratch, slot);
   }
 
   /** Copies chunk {@code index} of a sample's modulation, as a row. */
   void copyChunk(Tensor modulation, int sample, int index, long to) {
     CpuTensor m = CpuTensor.of(modulation);
-    StagedRows.copyIn(m, sample * m.dim(1) + (long) index * width, width, to);
+    Simd.copyIn(m, sample * m.dim(1) + (long) index * width, width, to);
   }
 
   /**

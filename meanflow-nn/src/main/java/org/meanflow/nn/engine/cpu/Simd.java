@@ -11,7 +11,14 @@ import jdk.incubator.vector.VectorShape;
 import jdk.incubator.vector.VectorShuffle;
 import jdk.incubator.vector.VectorSpecies;
 
-/** Vectors and rows of them on raw addresses, float32 and bfloat16. */
+/**
+ * Vectors on raw addresses, and the functions that kernels share.
+ *
+ * <p>Kernels see rows of float32 whose length is a multiple of a vector's: rows of other lengths,
+ * and those of bfloat16, are staged through scratch memory ({@link #in}, {@link #out}, {@link
+ * #done}), zeros behind their end. So a kernel is one loop, without a tail and without a second
+ * version for bfloat16; what is staged is in the first-level cache.
+ */
 final class Simd {
   /** All memory. Checks on a segment without bounds fold away, those on small ones do not. */
   static final MemorySegment ALL = MemorySegment.NULL.reinterpret(Long.MAX_VALUE);
@@ -162,6 +169,94 @@ final class Simd {
     return (length + LANES - 1) / LANES * LANES;
   }
 
+  private static boolean isDirect(boolean half, int length) {
+    return !half && length % LANES == 0;
+  }
+
+  /** Whether rows of a tensor can be read and written as float32, without being staged. */
+  static boolean isDirect(CpuTensor x, int length) {
+    return isDirect(x.half(), length);
+  }
+
+  /** {@code length} elements of a tensor as float32, zeros behind them up to a whole vector. */
+  static long in(CpuTensor x, long element, int length, Scratch scratch, int slot) {
+    long address = x.address(element);
+    if (isDirect(x.half(), length)) {
+      return address;
+    }
+    long staged = scratch.floats(slot, padded(length));
+    copyIn(x, element, length, staged);
+    return staged;
+  }
+
+  /** The same, copied to an address in any case. */
+  static void copyIn(CpuTensor x, long element, int length, long to) {
+    long address = x.address(element);
+    if (x.half()) {
+      widen(address, to, length);
+    } else {
+      copyRow(address, to, length);
+    }
+    for (int i = length; i % LANES != 0; i++) {
+      set(to + (long) i * Float.BYTES, 0);
+    }
+  }
+
+  /** Whether rows of a tensor can be read and written as bfloat16, without being staged. */
+  static boolean isDirectHalf(CpuTensor x, int length) {
+    return x.half() && length % LANES == 0;
+  }
+
+  /** Rows that follow each other, each as {@link #in} gives it, padded to whole vectors. */
+  static long inRows(
+      CpuTensor x, long element, int rows, int width, Scratch scratch, int slot, int rowSlot) {
+    if (isDirect(x.half(), width)) {
+      return x.address(element);
+    }
+    int padded = padded(width);
+    long staged = scratch.floats(slot, (long) rows * padded);
+    for (int row = 0; row < rows; row++) {
+      long from = in(x, element + (long) row * width, width, scratch, rowSlot);
+      copyRow(from, staged + (long) row * padded * Float.BYTES, padded);
+    }
+    return staged;
+  }
+
+  /** Where {@code length} elements of a tensor are to be written as float32; then {@link #done}. */
+  static long out(CpuTensor x, long element, int length, Scratch scratch, int slot) {
+    return isDirect(x.half(), length) ? x.address(element) : scratch.floats(slot, padded(length));
+  }
+
+  /** Puts what was written to the address that {@link #out} gave into the tensor. */
+  static void done(CpuTensor x, long element, int length, long written) {
+    long address = x.address(element);
+    if (isDirect(x.half(), length)) {
+      return;
+    }
+    if (x.half()) {
+      narrow(written, address, length);
+    } else {
+      copyRow(written, address, length);
+    }
+  }
+
+  /** As {@link #in}; bfloat16 where it lies, if {@link #isDirectHalf}. */
+  static long eitherIn(CpuTensor x, long element, int length, Scratch scratch, int slot) {
+    return isDirectHalf(x, length) ? x.address(element) : in(x, element, length, scratch, slot);
+  }
+
+  /** As {@link #out}; bfloat16 where it is to lie, if {@link #isDirectHalf}. */
+  static long eitherOut(CpuTensor x, long element, int length, Scratch scratch, int slot) {
+    return isDirectHalf(x, length) ? x.address(element) : out(x, element, length, scratch, slot);
+  }
+
+  /** Puts what was written to the address that {@link #eitherOut} gave into the tensor. */
+  static void eitherDone(CpuTensor x, long element, int length, long written) {
+    if (!isDirectHalf(x, length)) {
+      done(x, element, length, written);
+    }
+  }
+
   /** bfloat16 to float32. */
   static void widen(long from, long to, int length) {
     int vectors = length / LANES * LANES;
@@ -256,10 +351,72 @@ final class Simd {
 
   // Constant vectors: a broadcast within a loop costs the compiler much of what it may inline.
   static final FloatVector ONE = all(1f);
+  private static final FloatVector LOG2_E = all((float) (1 / Math.log(2)));
+  private static final float LN2_HIGH = 355f / 512;
+  private static final float LN2_LOW = -2.1219444e-4f;
+
+  /** 1.5·2²³: a float plus this has its nearest integer in its low bits. */
+  private static final FloatVector ROUNDER = all(12582912f);
+
+  private static final FloatVector P5 = all(1.3264727e-3f);
+  private static final FloatVector P4 = all(9.671513e-3f);
+  private static final FloatVector P3 = all(0.055507336f);
+  private static final FloatVector P2 = all(2.4022242e-1f);
+  private static final FloatVector P1 = all(0.693147f);
+
+  /**
+   * eˣ to about 2 units in the last place; arguments below −60 give e⁻⁶⁰, above 88 e⁸⁸; NaN for
+   * NaN. So no product with a probability is subnormal, which would cost a hundred cycles. The
+   * polynomial is the minimax one of Cephes' expf.
+   */
+  static FloatVector exp(FloatVector argument) {
+    FloatVector x = argument.min(88f).max(-60f);
+    FloatVector shifted = x.fma(LOG2_E, ROUNDER);
+    FloatVector n = shifted.sub(ROUNDER);
+    FloatVector r = n.fma(all(-LN2_HIGH), x);
+    r = n.fma(all(-LN2_LOW), r);
+    FloatVector p = all(1.9875691e-4f);
+    p = p.fma(r, all(1.3981999e-3f));
+    p = p.fma(r, all(8.333452e-3f));
+    p = p.fma(r, all(4.1665796e-2f));
+    p = p.fma(r, all(1.6666666e-1f));
+    p = p.fma(r, all(5.0e-1f));
+    p = p.fma(r.mul(r), r).add(1f);
+    IntVector power = shifted.reinterpretAsInts().lanewise(VectorOperators.LSHL, 23);
+    return p.reinterpretAsInts().add(power).reinterpretAsFloats();
+  }
+
+  /** 2ˣ for −126 ≤ x ≤ 126, otherwise undefined; NaN for NaN. */
+  static FloatVector exp2(FloatVector x) {
+    FloatVector shifted = x.add(ROUNDER);
+    return scaled(x.sub(shifted.sub(ROUNDER)), shifted);
+  }
+
+  /** 2ʳ·2ⁿ, |r| ≤ ½, where {@code shifted} is n + ROUNDER; the polynomial is minimax, to 2⁻²³. */
+  private static FloatVector scaled(FloatVector r, FloatVector shifted) {
+    // Pairs first: the chain of operations is what takes the time.
+    FloatVector square = r.mul(r);
+    FloatVector p = r.fma(P5, P4).fma(square, r.fma(P3, P2)).fma(square, r.fma(P1, ONE));
+    IntVector power = shifted.reinterpretAsInts().lanewise(VectorOperators.LSHL, 23);
+    return p.reinterpretAsInts().add(power).reinterpretAsFloats();
+  }
 
   /** The larger of each lane; x where one is NaN. */
   static FloatVector larger(FloatVector x, FloatVector y) {
     return x.blend(y, y.compare(VectorOperators.GT, x));
+  }
+
+  /**
+   * 2ˣ for x ≤ 126; below −86 it is 2⁻⁸⁶, so that no product with a probability is subnormal; NaN
+   * for NaN.
+   */
+  static FloatVector exp2FromBelow(FloatVector x) {
+    return exp2(x.blend(-86f, x.compare(VectorOperators.LT, -86f)));
+  }
+
+  /** 1/(1 + e⁻ˣ). */
+  static FloatVector sigmoid(FloatVector x) {
+    return all(1f).div(exp(x.neg()).add(1f));
   }
 
   /**

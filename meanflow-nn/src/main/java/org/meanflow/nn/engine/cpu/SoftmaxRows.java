@@ -126,7 +126,7 @@ record SoftmaxRows(
       FloatVector shift = all(Simd.get(shifts, row));
       FloatVector sum = FloatVector.zero(Simd.FLOATS);
       for (int i = 0; i < length; i += LANES) {
-        FloatVector e = Exponentials.exp2FromBelow(load(s, i).fma(factor, shift));
+        FloatVector e = Simd.exp2FromBelow(load(s, i).fma(factor, shift));
         sum = sum.add(e);
         storeResult(e, p, i, half);
       }
@@ -152,7 +152,7 @@ record SoftmaxRows(
       FloatVector inverse = all(Simd.get(inverses, row));
       FloatVector sum = FloatVector.zero(Simd.FLOATS);
       for (int i = 0; i < length; i += LANES) {
-        FloatVector p = Exponentials.exp2FromBelow(load(s, i).fma(factor, shift)).mul(inverse);
+        FloatVector p = Simd.exp2FromBelow(load(s, i).fma(factor, shift)).mul(inverse);
         sum = p.fma(load(d, i), sum);
         store(p, s, i);
       }
@@ -183,8 +183,7 @@ record SoftmaxRows(
       long s = row(row);
       for (int i = 0; i < length; i += LANES) {
         FloatVector p =
-            Exponentials.exp2FromBelow(load(s, i).fma(factor, load(shifts, i)))
-                .mul(load(inverses, i));
+            Simd.exp2FromBelow(load(s, i).fma(factor, load(shifts, i))).mul(load(inverses, i));
         store(p, s, i);
         store(p.fma(load(s, second + i), load(means, i)), means, i);
       }
