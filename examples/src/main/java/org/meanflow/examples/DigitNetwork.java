@@ -78,7 +78,7 @@ final class DigitNetwork implements AutoCloseable {
         ImageDataset.Batch batch = data.batch(chosen, DataType.FLOAT);
         RandomStream random = new RandomStream(seed, step, Purpose.AUGMENTATION);
         computeGradients(shifted(batch.x(), random), Objects.requireNonNull(batch.labels()));
-        double norm = Math.sqrt(optimizer.squaredNorm(parameters.gradients()));
+        double norm = Math.sqrt(parameters.squaredGradientNorm());
         optimizer.adamW(
             ADAM_W.update(step, rate.at(step), norm),
             parameters.values(),

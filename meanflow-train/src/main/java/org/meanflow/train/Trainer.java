@@ -175,8 +175,10 @@ public final class Trainer implements AutoCloseable {
     Evaluation evaluation = evaluate();
     double norm = Double.NaN;
     if (evaluation.isFinite()) {
-      reducer.average(parameters.gradients());
-      norm = Math.sqrt(engine.kernels().optimizer().squaredNorm(parameters.gradients()));
+      if (reducer.size() > 1) {
+        reducer.average(parameters.gradients());
+      }
+      norm = Math.sqrt(parameters.squaredGradientNorm());
     }
     double error = evaluation.meanSquaredError;
     double rate = settings.rate().at(step) * guard.rateFactor();

@@ -84,7 +84,7 @@ interface Workload extends AutoCloseable {
       try (MeanFlowObjective.Result result = objective.evaluate(field, x, labels, 0, step, 0)) {
         result.backward();
         OptimizerKernels optimizer = engine.kernels().optimizer();
-        double norm = Math.sqrt(optimizer.squaredNorm(parameters.gradients()));
+        double norm = Math.sqrt(parameters.squaredGradientNorm());
         if (!Double.isFinite(norm + result.loss().value())) {
           throw new IllegalStateException("loss or gradient is not finite");
         }

@@ -13,9 +13,6 @@ import org.meanflow.nn.engine.Tensor;
  * several (the trained weights, each moving average).
  */
 public final class ParameterLayout {
-  /** Parameters start at multiples of this many elements, for aligned vector access. */
-  private static final int ALIGNMENT = 16;
-
   private final Map<String, Parameter> parameters = new LinkedHashMap<>();
   private final List<Constant> constants = new ArrayList<>();
   private long length;
@@ -37,7 +34,7 @@ public final class ParameterLayout {
     if (parameters.putIfAbsent(name, parameter) != null) {
       throw new IllegalArgumentException("parameter '" + name + "' is declared twice");
     }
-    length += Math.ceilDiv(Tensor.size(shape), ALIGNMENT) * ALIGNMENT;
+    length = parameter.end();
     return parameter;
   }
 

@@ -33,6 +33,9 @@ public final class ParameterStore implements AutoCloseable {
   /** Parameters whose gradient is zero, whatever the buffer holds. */
   private final Set<String> cleared = new LinkedHashSet<>();
 
+  /** Σ of squares of gradients, by parameter, where the kernel that wrote it last told it. */
+  private final Map<String, Double> squares = new HashMap<>();
+
   /**
    * A store of zeros.
    *
@@ -108,6 +111,38 @@ public final class ParameterStore implements AutoCloseable {
 
   /** {@return all gradients, flat; allocated, and zero, on first use} */
   public Tensor gradients() {
+    squares.clear(); // they may be changed now
+    return writtenGradients();
+  }
+
+  /**
+   * The squared norm of all gradients. After a backward pass this is faster than to read them
+   * again, for kernels sum up what they write. What is written into {@link #gradients} is noticed
+   * if they were asked for after the last backward pass.
+   *
+   * @return Σ g², accumulated in float64; NaN or infinite if a gradient is
+   */
+  public double squaredGradientNorm() {
+    Tensor buffer = writtenGradients();
+    double sum = 0;
+    long start = 0;
+    for (Parameter parameter : layout.parameters()) {
+      Double known = squares.get(parameter.name());
+      if (known != null) {
+        sum += squaredNorm(buffer, start, parameter.offset()) + known;
+        start = parameter.end();
+      }
+    }
+    return sum + squaredNorm(buffer, start, layout.length());
+  }
+
+  private double squaredNorm(Tensor buffer, long start, long end) {
+    return start == end
+        ? 0
+        : engine.kernels().optimizer().squaredNorm(buffer.view(start, end - start));
+  }
+
+  private Tensor writtenGradients() {
     Tensor buffer = gradientBuffer();
     for (String name : cleared) {
       engine.kernels().elementwise().fill(gradientView(name), 0);
@@ -122,6 +157,7 @@ public final class ParameterStore implements AutoCloseable {
    */
   public void clearGradients() {
     gradientBuffer();
+    squares.clear();
     cleared.addAll(valueViews.keySet());
   }
 
@@ -133,7 +169,8 @@ public final class ParameterStore implements AutoCloseable {
     if (first && zeroFirst) {
       engine.kernels().elementwise().fill(target, 0);
     }
-    return new Cotangent(target, zeroFirst || !first);
+    squares.remove(parameter.name());
+    return new Cotangent(target, zeroFirst || !first, sum -> squares.put(parameter.name(), sum));
   }
 
   private Tensor gradientBuffer() {

@@ -57,7 +57,7 @@ public record Linear(Storage storage) implements Primitive.Stackable {
             w,
             gy,
             gx[0],
-            gw == null ? null : new Cotangent(gw.target().reshape(w.shape()), gw.add()),
+            gw == null ? null : gw.as(gw.target().reshape(w.shape())),
             gx.length > 2 ? gx[2] : null);
   }
 

@@ -7,9 +7,11 @@ import static org.assertj.core.api.Assertions.within;
 import java.util.Arrays;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
+import org.meanflow.nn.engine.Cotangent;
 import org.meanflow.nn.engine.Engine;
 import org.meanflow.nn.engine.Engines;
 import org.meanflow.nn.engine.Precision;
+import org.meanflow.nn.engine.Tensor;
 import org.nd4j.linalg.api.ndarray.INDArray;
 import org.nd4j.linalg.factory.Nd4j;
 
@@ -104,6 +106,41 @@ class ParameterStoreTest {
       assertThat(engine.read(store.gradients()).toDoubleVector()).containsOnly(0);
       assertThat(engine.read(store.gradient(a)).shape()).containsExactly(2, 3);
     }
+  }
+
+  /** What kernels tell is believed until it may be out of date; here it is wrong, to be seen. */
+  @Test
+  void squaresOfGradientsAreToldOrRead() {
+    Parameter a = layout.declare("a", Initializer.zeros(), 3);
+    Parameter b = layout.declare("b", Initializer.zeros(), 2, 2);
+    Parameter c = layout.declare("c", Initializer.zeros(), 5);
+    try (ParameterStore store = new ParameterStore(engine, layout)) {
+      store.clearGradients();
+      assertThat(store.squaredGradientNorm()).isZero();
+      for (Parameter parameter : new Parameter[] {a, b, c}) {
+        fill(store.contribution(parameter, false).target(), 2);
+      }
+      assertThat(store.squaredGradientNorm()).isCloseTo(4.0 * 12, within(1e-9));
+      store.contribution(b, false).squares().accept(100);
+      assertThat(store.squaredGradientNorm()).isCloseTo(4.0 * 8 + 100, within(1e-9));
+      store.contribution(a, false).squares().accept(1000);
+      assertThat(store.squaredGradientNorm()).isCloseTo(4.0 * 5 + 1100, within(1e-9));
+      store.contribution(c, false).squares().accept(Double.NaN);
+      assertThat(store.squaredGradientNorm()).isNaN();
+      Cotangent more = store.contribution(c, false);
+      assertThat(more.add()).isTrue();
+      fill(more.target(), 3);
+      assertThat(store.squaredGradientNorm()).isCloseTo(9.0 * 5 + 1100, within(1e-9));
+      fill(store.gradient(a), 1);
+      assertThat(store.squaredGradientNorm()).isCloseTo(3 + 4.0 * 4 + 9.0 * 5, within(1e-9));
+      store.contribution(b, false).squares().accept(100);
+      store.clearGradients();
+      assertThat(store.squaredGradientNorm()).isZero();
+    }
+  }
+
+  private void fill(Tensor tensor, double value) {
+    engine.kernels().elementwise().fill(tensor, value);
   }
 
   @Test

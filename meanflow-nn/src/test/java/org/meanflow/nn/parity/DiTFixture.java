@@ -138,6 +138,16 @@ public final class DiTFixture implements AutoCloseable {
     assertThat(parameters.layout().parameters())
         .extracting(parameter -> "grad." + parameter.name())
         .containsExactlyInAnyOrderElementsOf(fixture.names("grad."));
+    double norm = Math.sqrt(parameters.squaredGradientNorm());
+    double squares = 0;
+    for (String name : fixture.names("grad.")) {
+      for (double g : fixture.values(name)) {
+        squares += g * g;
+      }
+    }
+    assertThat(Math.abs(norm / Math.sqrt(squares) - 1) <= tolerance("grad.norm"))
+        .as("gradient norm %s, should be %s", norm, Math.sqrt(squares))
+        .isTrue();
     for (Parameter parameter : parameters.layout().parameters()) {
       assertClose("grad." + parameter.name(), engine.read(parameters.gradient(parameter)));
     }

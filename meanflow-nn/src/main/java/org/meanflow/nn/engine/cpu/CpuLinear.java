@@ -183,7 +183,8 @@ final class CpuLinear implements LinearKernels {
       fewRows.backward(g, w, CpuTensor.of(gx.target().matrix(w.dim(1))), gx.add());
     }
     if (gw != null) {
-      fewRows.outer(g, x, CpuTensor.of(gw.target().matrix(w.dim(1))), gw.add());
+      gw.squares()
+          .accept(fewRows.outer(g, x, CpuTensor.of(gw.target().matrix(w.dim(1))), gw.add()));
     }
     if (gb != null) {
       reductions.sumRows(g, CpuTensor.of(gb.target()), gb.add());
@@ -211,7 +212,7 @@ final class CpuLinear implements LinearKernels {
     CpuTensor w = CpuTensor.of(gw.target().matrix(x.dim(1)));
     try (CpuTensor memory =
         CpuTensor.of(engine.allocate(Math.ceilDiv(packed.packedBytes(), Float.BYTES)))) {
-      packed.run(g, x, memory.address(), w, gw.add());
+      gw.squares().accept(packed.run(g, x, memory.address(), w, gw.add()));
     }
     return true;
   }
@@ -236,12 +237,14 @@ final class CpuLinear implements LinearKernels {
               shape -> new OuterProduct(workers, products, shape));
       long bytes = packed ? product.packedBytes() : 0;
       try (CpuTensor memory = CpuTensor.of(engine.allocate(Math.ceilDiv(bytes, Float.BYTES)))) {
-        product.run(
-            a.address(),
-            b.address(),
-            memory.address(),
-            CpuTensor.of(gw.target()).address(),
-            gw.add());
+        double squares =
+            product.run(
+                a.address(),
+                b.address(),
+                memory.address(),
+                CpuTensor.of(gw.target()).address(),
+                gw.add());
+        gw.squares().accept(squares);
       }
     }
   }

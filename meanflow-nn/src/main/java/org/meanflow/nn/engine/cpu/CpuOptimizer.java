@@ -14,6 +14,9 @@ final class CpuOptimizer implements OptimizerKernels {
   /** Elements that one item covers. */
   private static final int ITEM = 1 << 15;
 
+  /** Elements of what is read as a row: four are read in turn. */
+  private static final int ROW = ITEM / 4;
+
   /** Elements of one vector loop, of all buffers in turn: they stay in the first-level cache. */
   private static final int SEGMENT = 1024;
 
@@ -48,7 +51,9 @@ final class CpuOptimizer implements OptimizerKernels {
           double sum = 0;
           long end = Math.min(size, (item + 1L) * ITEM);
           if (!from.half() && end == (item + 1L) * ITEM) {
-            sums[item] = Simd.squaresOfRows(from.address((long) item * ITEM), ITEM);
+            sums[item] =
+                Simd.squaresOfRows(
+                    from.address((long) item * ITEM), ROW * Float.BYTES, ITEM / ROW, ROW);
             return;
           }
           for (long start = (long) item * ITEM; start < end; start += SEGMENT) {
@@ -58,11 +63,7 @@ final class CpuOptimizer implements OptimizerKernels {
           }
           sums[item] = sum;
         });
-    double total = 0;
-    for (double sum : sums) {
-      total += sum;
-    }
-    return total;
+    return Reductions.sum(sums);
   }
 
   @Override

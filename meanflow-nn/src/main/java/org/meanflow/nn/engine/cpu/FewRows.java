@@ -80,20 +80,24 @@ final class FewRows {
     }
   }
 
-  /** w̄ = ȳᵀ x, or w̄ += ȳᵀ x. */
-  void outer(CpuTensor gy, CpuTensor x, CpuTensor gw, boolean add) {
+  /** w̄ = ȳᵀ x, or w̄ += ȳᵀ x; returns Σ w̄². */
+  double outer(CpuTensor gy, CpuTensor x, CpuTensor gw, boolean add) {
     long in = x.dim(1);
     long out = gy.dim(1);
     Pieces items = new Pieces(out, Math.min(out, ITEM));
+    double[] squares = new double[items.count()];
     workers.run(
         items.count(),
         (item, scratch) -> {
           long begin = scratch.beginProduct();
           long o = items.start(item);
           long count = items.size(items.isLast(item));
-          add(gy.address(o), 1, out, x.address(), gw.address(o * in), count, x.dim(0), in, add);
+          long to = gw.address(o * in);
+          add(gy.address(o), 1, out, x.address(), to, count, x.dim(0), in, add);
           scratch.endProduct(begin);
+          squares[item] = Simd.squaresOfRows(to, in * Float.BYTES, count, in);
         });
+    return Reductions.sum(squares);
   }
 
   /**

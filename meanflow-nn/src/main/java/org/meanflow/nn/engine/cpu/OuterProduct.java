@@ -110,8 +110,9 @@ final class OuterProduct {
    * @param memory of {@link #packedBytes}; of no meaning if x is not packed
    * @param w address of W, float32
    * @param add whether to add to W
+   * @return Σ W²
    */
-  void run(long y, long x, long memory, long w, boolean add) {
+  double run(long y, long x, long memory, long w, boolean add) {
     if (shape.packed) {
       workers.run(
           blocks.count() * ins.count(),
@@ -124,8 +125,9 @@ final class OuterProduct {
             scratch.endProduct(begin);
           });
     }
+    double[] squares = new double[outs.count() * ins.count()];
     workers.run(
-        outs.count() * ins.count(),
+        squares.length,
         (item, scratch) -> {
           int out = item / ins.count();
           int in = item % ins.count();
@@ -138,7 +140,14 @@ final class OuterProduct {
                     blocks.isLast(block), ins.isLast(in), outs.isLast(out), add || block > 0)]
                 .run(scratch, y + left * bytes(shape.half), right, 0, to);
           }
+          squares[item] =
+              Simd.squaresOfRows(
+                  to,
+                  shape.in * Float.BYTES,
+                  outs.size(outs.isLast(out)),
+                  ins.size(ins.isLast(in)));
         });
+    return Reductions.sum(squares);
   }
 
   private long source(int block, int piece) {

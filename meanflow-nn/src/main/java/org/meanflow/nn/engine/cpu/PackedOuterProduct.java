@@ -154,8 +154,9 @@ final class PackedOuterProduct {
    * @param memory address of {@link #packedBytes}
    * @param w W
    * @param add whether to add to W
+   * @return Σ W²
    */
-  void run(CpuTensor y, CpuTensor x, long memory, CpuTensor w, boolean add) {
+  double run(CpuTensor y, CpuTensor x, long memory, CpuTensor w, boolean add) {
     boolean tall = shape.isTall();
     Pieces first = tall ? ins : outs;
     Pieces second = tall ? outs : ins;
@@ -171,8 +172,9 @@ final class PackedOuterProduct {
           long to = memory + item * firstBytes;
           pack(tall, y, x, block, piece, to, scratch);
         });
+    double[] squares = new double[second.count()];
     workers.run(
-        second.count(),
+        squares.length,
         (piece, scratch) -> {
           long packed = scratch.bytes(PIECE_SLOT, group * secondBytes);
           long sums = scratch.bytes(SUMS_SLOT, outs.size() * sumsStride() * Float.BYTES);
@@ -198,12 +200,15 @@ final class PackedOuterProduct {
                     block > (stay ? 0 : start),
                     sums);
               }
-              if (!stay || end == blocks.count()) {
-                write(scratch, sums, out, in, w, add || (!stay && start > 0));
+              boolean last = end == blocks.count();
+              if (last || !stay) {
+                double sum = write(scratch, sums, out, in, w, add || (!stay && start > 0), last);
+                squares[piece] += sum;
               }
             }
           }
         });
+    return Reductions.sum(squares);
   }
 
   /** A piece of one of the factors. */
@@ -259,18 +264,33 @@ final class PackedOuterProduct {
         sums);
   }
 
-  private void write(Scratch scratch, long sums, int out, int in, CpuTensor w, boolean add) {
-    long begin = scratch.beginProduct();
-    SumRows.write(
-        sums,
-        sumsStride() * Float.BYTES,
-        0,
-        w.address(outs.start(out) * shape.in + ins.start(in)),
-        shape.in * Float.BYTES,
-        false,
-        add,
-        outs.size(outs.isLast(out)),
-        ins.size(ins.isLast(in)));
-    scratch.endProduct(begin);
+  /** Writes sums, and returns Σ W² over what was written if that is final. */
+  private double write(
+      Scratch scratch, long sums, int out, int in, CpuTensor w, boolean add, boolean last) {
+    long rowBytes = shape.in * Float.BYTES;
+    long to = w.address(outs.start(out) * shape.in + ins.start(in));
+    long rows = outs.size(outs.isLast(out));
+    long columns = ins.size(ins.isLast(in));
+    double squares = 0;
+    for (long row = 0; row < rows; row += SumRows.STRIP) {
+      long strip = Math.min(SumRows.STRIP, rows - row);
+      long target = to + row * rowBytes;
+      long begin = scratch.beginProduct();
+      SumRows.write(
+          sums + row * sumsStride() * Float.BYTES,
+          sumsStride() * Float.BYTES,
+          0,
+          target,
+          rowBytes,
+          false,
+          add,
+          strip,
+          columns);
+      scratch.endProduct(begin);
+      if (last) { // while the strip is in the first-level cache
+        squares += Simd.squaresOfRows(target, rowBytes, strip, columns);
+      }
+    }
+    return squares;
   }
 }

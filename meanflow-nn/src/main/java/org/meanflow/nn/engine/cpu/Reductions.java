@@ -17,6 +17,15 @@ final class Reductions {
     this.workers = workers;
   }
 
+  /** Σ x, in order. */
+  static double sum(double[] x) {
+    double sum = 0;
+    for (double term : x) {
+      sum += term;
+    }
+    return sum;
+  }
+
   /**
    * y = Σ_rows x, or y += Σ_rows x.
    *

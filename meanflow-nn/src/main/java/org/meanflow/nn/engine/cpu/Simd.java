@@ -520,25 +520,42 @@ final class Simd {
   }
 
   /**
-   * Σ x² over {@code length} floats, a multiple of 32 vectors', in float64 of blocks of vectors.
-   * Four places are read in turn: a core reads one stream of addresses at half the speed.
+   * Σ x² over rows, in float64 of blocks of vectors. Four rows are read in turn: a core reads one
+   * stream of addresses at half the speed.
+   *
+   * @param x address of the first row
+   * @param rowBytes bytes between rows
+   * @param rows how many
+   * @param columns how many
    */
-  static double squaresOfRows(long x, int length) {
+  static double squaresOfRows(long x, long rowBytes, long rows, long columns) {
+    int whole = (int) (columns / LANES * LANES);
     double sum = 0;
-    long step = (long) length / 4 * Float.BYTES;
-    for (int i = 0; i < length / 4; i += SQUARES_BLOCK * LANES) {
-      long row = x + (long) i * Float.BYTES;
-      sum += squares(row, row + step, row + 2 * step, row + 3 * step);
+    for (long row = 0; row < rows; row++) {
+      boolean vectors = row / 4 < rows / 4;
+      long at = x + row * rowBytes;
+      for (int i = 0; i < whole && vectors && row % 4 == 0; i += SQUARES_BLOCK * LANES) {
+        int length = Math.min(SQUARES_BLOCK * LANES, whole - i);
+        sum += squares(at + (long) i * Float.BYTES, rowBytes, length);
+      }
+      for (int i = vectors ? whole : 0; i < columns; i++) {
+        double one = get(at, i);
+        sum += one * one;
+      }
     }
     return sum;
   }
 
-  private static float squares(long a, long b, long c, long d) {
+  /** Of four rows. */
+  private static float squares(long a, long rowBytes, int length) {
+    long b = a + rowBytes;
+    long c = b + rowBytes;
+    long d = c + rowBytes;
     FloatVector sumA = FloatVector.zero(FLOATS);
     FloatVector sumB = FloatVector.zero(FLOATS);
     FloatVector sumC = FloatVector.zero(FLOATS);
     FloatVector sumD = FloatVector.zero(FLOATS);
-    for (int i = 0; i < SQUARES_BLOCK * LANES; i += LANES) {
+    for (int i = 0; i < length; i += LANES) {
       FloatVector x = load(a, i);
       sumA = x.fma(x, sumA);
       x = load(b, i);

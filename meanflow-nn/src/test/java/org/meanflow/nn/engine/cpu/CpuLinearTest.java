@@ -1,6 +1,7 @@
 package org.meanflow.nn.engine.cpu;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.withinPercentage;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import java.util.List;
@@ -92,6 +93,43 @@ class CpuLinearTest {
         double error = wrong.amaxNumber().doubleValue() / right.amaxNumber().doubleValue();
         assertThat(error).as("%s, result %d", precision, i).isLessThan(tolerance);
         assertThat(three.get(i)).as("%s, result %d", precision, i).isEqualTo(one.get(i));
+      }
+    }
+  }
+
+  /** By all that computes gradients of weights: few rows, plain products, packed ones. */
+  @ParameterizedTest
+  @CsvSource({
+    "20, 64, 301",
+    "70, 33, 45",
+    "130, 300, 270",
+    "260, 384, 320",
+    "1700, 832, 448",
+    "1700, 448, 832"
+  })
+  void tellsTheSquaresOfGradients(int rows, int in, int out) {
+    String reason = new CpuEngineProvider().unavailableBecause();
+    assumeTrue(reason == null, reason);
+    assertSquares(new CpuEngine(Precision.FP32, 2, false), rows, in, out);
+    if (new CpuEngineProvider().supports(Precision.BF16)) {
+      assertSquares(new CpuEngine(Precision.BF16, 2), rows, in, out);
+      assertSquares(new CpuEngine(Precision.FP32, 2, true), rows, in, out);
+    }
+  }
+
+  private static void assertSquares(Engine closed, int rows, int in, int out) {
+    try (Engine engine = closed) {
+      Tensor x = normal(engine, 1, rows, in);
+      Tensor w = normal(engine, 2, out, in);
+      Tensor gy = normal(engine, 4, rows, out);
+      Tensor gw = engine.allocate(out, in);
+      for (boolean add : new boolean[] {false, true}) {
+        double[] told = {Double.NaN};
+        Cotangent cotangent = new Cotangent(gw, add, sum -> told[0] = sum);
+        engine.kernels().linear().linearBackward(x, w, gy, null, cotangent, null);
+        INDArray written = engine.read(gw).castTo(DataType.DOUBLE);
+        double expected = written.mul(written).sumNumber().doubleValue();
+        assertThat(told[0]).isCloseTo(expected, withinPercentage(1e-4));
       }
     }
   }
