@@ -267,28 +267,20 @@ final class PackedOuterProduct {
   /** Writes sums, and returns Σ W² over what was written if that is final. */
   private double write(
       Scratch scratch, long sums, int out, int in, CpuTensor w, boolean add, boolean last) {
-    long rowBytes = shape.in * Float.BYTES;
+    long rowBytes = sumsStride() * Float.BYTES;
     long to = w.address(outs.start(out) * shape.in + ins.start(in));
     long rows = outs.size(outs.isLast(out));
     long columns = ins.size(ins.isLast(in));
     double squares = 0;
     for (long row = 0; row < rows; row += SumRows.STRIP) {
       long strip = Math.min(SumRows.STRIP, rows - row);
-      long target = to + row * rowBytes;
+      long from = sums + row * rowBytes;
+      long target = to + row * shape.in * Float.BYTES;
       long begin = scratch.beginProduct();
-      SumRows.write(
-          sums + row * sumsStride() * Float.BYTES,
-          sumsStride() * Float.BYTES,
-          0,
-          target,
-          rowBytes,
-          false,
-          add,
-          strip,
-          columns);
+      SumRows.write(from, rowBytes, 0, target, shape.in * Float.BYTES, false, add, strip, columns);
       scratch.endProduct(begin);
-      if (last) { // while the strip is in the first-level cache
-        squares += Simd.squaresOfRows(target, rowBytes, strip, columns);
+      if (last) { // the sums, which are W now: W itself may still be on its way to the cache
+        squares += Simd.squaresOfRows(from, rowBytes, strip, columns);
       }
     }
     return squares;
