@@ -47,8 +47,8 @@ final class Memory implements AutoCloseable {
     /** Counts the writes by kernels that change parameters. */
     long version;
 
-    /** Weights in the layouts that products want. */
-    final Map<PackedWeight.Place, PackedWeight> packed = new HashMap<>();
+    /** Weights in the layouts that products want, by address and use. */
+    final Map<PackedWeight.Key, PackedWeight> packed = new HashMap<>();
 
     private Block(long address, long bytes) {
       this.address = address;

@@ -1,17 +1,13 @@
 package org.meanflow.nn.engine.cpu;
 
 import java.util.ArrayList;
-import java.util.Comparator;
-import java.util.EnumMap;
 import java.util.List;
-import java.util.Map;
 import org.meanflow.nn.engine.cpu.Panels.Chunk;
 import org.meanflow.nn.engine.cpu.Product.Layout;
 
 /**
- * A weight {@code [out, in]} as the right-hand matrix of products, in the blocked layout and the
- * type that they prefer. Packed anew when the weight has changed, for all its uses at once: one
- * part of the weight after the other, so that it is read from memory once.
+ * A weight {@code [out, in]} as the right-hand matrix of a product, in the blocked layout and the
+ * type that products prefer. Packed anew when the weight has changed.
  */
 final class PackedWeight implements AutoCloseable {
   /** Longer sides of a chunk gain nothing, and panels are what few rows are shared out by. */
@@ -20,9 +16,7 @@ final class PackedWeight implements AutoCloseable {
   private static final long MULTIPLE = 64;
 
   private final Memory memory;
-  private final Products products;
-  private final Place weight;
-  private final Map<Use, Panels> panels = new EnumMap<>(Use.class);
+  private final Panels panels;
   private final List<Packing> packings = new ArrayList<>();
   private long version = -1;
 
@@ -34,19 +28,19 @@ final class PackedWeight implements AutoCloseable {
     BACKWARD
   }
 
-  /** Where a weight lies, and its shape. */
-  record Place(long address, long out, long in) {
+  /** A weight, found by the place of its numbers, and its use. */
+  record Key(long address, long out, long in, Use use) {
 
-    long rows(Use use) {
+    long rows() {
       return use == Use.FORWARD ? in : out;
     }
 
-    long columns(Use use) {
+    long columns() {
       return use == Use.FORWARD ? out : in;
     }
 
     /** The address of a number of the matrix. */
-    long address(Use use, long row, long column) {
+    long address(long row, long column) {
       return address + Float.BYTES * (use == Use.FORWARD ? column * in + row : row * in + column);
     }
   }
@@ -69,38 +63,15 @@ final class PackedWeight implements AutoCloseable {
     void pack(Scratch scratch, long from, long to, long part);
   }
 
-  PackedWeight(Memory memory, Products products, Place weight) {
+  PackedWeight(Memory memory, Products products, Key key, long typicalRows) {
     this.memory = memory;
-    this.products = products;
-    this.weight = weight;
-  }
-
-  /**
-   * The matrix for a use; what it holds is up to date once it {@link #isOf} the weight.
-   *
-   * @param use what the weight is multiplied with
-   * @param typicalRows rows of the other factor that the layout is chosen for
-   */
-  Panels panels(Use use, long typicalRows) {
-    Panels known = panels.get(use);
-    if (known != null) {
-      return known;
-    }
-    Panels added = add(use, typicalRows);
-    panels.put(use, added);
-    packings.sort(Comparator.comparingLong(Packing::source));
-    version = -1;
-    return added;
-  }
-
-  private Panels add(Use use, long typicalRows) {
-    Factor factor = products.factor(weight.rows(use), weight.columns(use));
-    Pieces chunks = chunks(factor, weight.rows(use));
-    Pieces columns = cut(weight.columns(use));
+    Factor factor = products.factor(key.rows(), key.columns());
+    Pieces chunks = chunks(factor, key.rows());
+    Pieces columns = cut(key.columns());
     Layout plain =
-        use == Use.FORWARD
-            ? Layout.transposed(false, weight.in())
-            : Layout.rows(false, weight.in());
+        key.use() == Use.FORWARD
+            ? Layout.transposed(false, key.in())
+            : Layout.rows(false, key.in());
     List<Chunk> all = new ArrayList<>();
     for (int panel = 0; panel < columns.count(); panel++) {
       for (int chunk = 0; chunk < chunks.count(); chunk++) {
@@ -112,13 +83,13 @@ final class PackedWeight implements AutoCloseable {
                 : products.packedLayout(typicalRows, k, n, Layout.rows(factor.half, k));
         Memory.Block block = memory.take(factor.parts * layout.bytes());
         long part = factor == Factor.JOINED ? FactorPacking.joinedPart(k) : layout.bytes();
-        long source = weight.address(use, chunks.start(chunk), columns.start(panel));
+        long source = key.address(chunks.start(chunk), columns.start(panel));
         packings.add(
             new Packing(products.packer(factor, k, n, plain, layout), source, block, part));
         all.add(new Chunk(block.address, layout, part));
       }
     }
-    return new Panels(factor, chunks, columns, all);
+    panels = new Panels(factor, chunks, columns, all);
   }
 
   static Pieces cut(long length) {
@@ -134,10 +105,11 @@ final class PackedWeight implements AutoCloseable {
     return factor == Factor.HALF ? new Pieces(rows, Math.min(rows, 2 * pieces.size())) : pieces;
   }
 
-  /**
-   * Number of copies that packing takes; they can be made in any order and at the same time.
-   * Neighbours read the same part of the weight.
-   */
+  Panels panels() {
+    return panels;
+  }
+
+  /** Number of copies that packing takes; they can be made in any order and at the same time. */
   int packings() {
     return packings.size();
   }

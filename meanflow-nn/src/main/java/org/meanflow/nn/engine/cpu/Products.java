@@ -176,7 +176,7 @@ final class Products {
 
   /**
    * A weight ready to be multiplied with, packed anew if it was changed: right before it is used,
-   * so that it is read from a cache then, at least for this use.
+   * so that it is read from a cache then.
    *
    * @param w {@code [out, in]}
    * @param use what it is multiplied with
@@ -186,17 +186,19 @@ final class Products {
     if (!OneDnn.available()) {
       return plain(w, use);
     }
+    PackedWeight.Key key = new PackedWeight.Key(w.address(), w.dim(0), w.dim(1), use);
     Memory.Block block = w.block();
-    PackedWeight weight =
-        block.packed.computeIfAbsent(
-            new PackedWeight.Place(w.address(), w.dim(0), w.dim(1)),
-            place -> new PackedWeight(memory, this, place));
-    Panels panels = weight.panels(use, typicalRows);
-    if (!weight.isOf(block.version)) {
-      workers.run(weight.packings(), weight::pack);
-      weight.packedFrom(block.version);
+    PackedWeight weight = block.packed.get(key);
+    if (weight == null) {
+      weight = new PackedWeight(memory, this, key, typicalRows);
+      block.packed.put(key, weight);
     }
-    return panels;
+    if (!weight.isOf(block.version)) {
+      PackedWeight stale = weight;
+      workers.run(stale.packings(), (item, scratch) -> stale.pack(item, scratch));
+      stale.packedFrom(block.version);
+    }
+    return weight.panels();
   }
 
   /** A weight as it lies in memory, float32, in panels of columns. */
