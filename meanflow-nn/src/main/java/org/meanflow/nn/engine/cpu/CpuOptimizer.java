@@ -52,8 +52,8 @@ final class CpuOptimizer implements OptimizerKernels {
           long end = Math.min(size, (item + 1L) * ITEM);
           if (!from.half() && end == (item + 1L) * ITEM) {
             sums[item] =
-                Simd.squaresOfRows(
-                    from.address((long) item * ITEM), ROW * Float.BYTES, ITEM / ROW, ROW);
+                Reductions.squares(
+                    from.address((long) item * ITEM), ROW * Float.BYTES, ITEM / ROW, ROW, scratch);
             return;
           }
           for (long start = (long) item * ITEM; start < end; start += SEGMENT) {

@@ -95,7 +95,7 @@ final class FewRows {
           long to = gw.address(o * in);
           add(gy.address(o), 1, out, x.address(), to, count, x.dim(0), in, add);
           scratch.endProduct(begin);
-          squares[item] = Simd.squaresOfRows(to, in * Float.BYTES, count, in);
+          squares[item] = Reductions.squares(to, in * Float.BYTES, count, in, scratch);
         });
     return Reductions.sum(squares);
   }

@@ -141,11 +141,12 @@ final class OuterProduct {
                 .run(scratch, y + left * bytes(shape.half), right, 0, to);
           }
           squares[item] =
-              Simd.squaresOfRows(
+              Reductions.squares(
                   to,
                   shape.in * Float.BYTES,
                   outs.size(outs.isLast(out)),
-                  ins.size(ins.isLast(in)));
+                  ins.size(ins.isLast(in)),
+                  scratch);
         });
     return Reductions.sum(squares);
   }

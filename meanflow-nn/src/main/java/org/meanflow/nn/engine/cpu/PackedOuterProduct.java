@@ -280,7 +280,7 @@ final class PackedOuterProduct {
       SumRows.write(from, rowBytes, 0, target, shape.in * Float.BYTES, false, add, strip, columns);
       scratch.endProduct(begin);
       if (last) { // the sums, which are W now: W itself may still be on its way to the cache
-        squares += Simd.squaresOfRows(from, rowBytes, strip, columns);
+        squares += Reductions.squares(from, rowBytes, strip, columns, scratch);
       }
     }
     return squares;

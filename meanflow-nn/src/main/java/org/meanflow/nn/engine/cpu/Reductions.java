@@ -1,5 +1,6 @@
 package org.meanflow.nn.engine.cpu;
 
+import java.lang.foreign.ValueLayout;
 import org.meanflow.nn.engine.Tensor;
 
 /** Sums over rows, in an order that does not depend on who computes them. */
@@ -8,6 +9,15 @@ final class Reductions {
   private static final int ROWS = 128;
 
   private static final int ROW_SLOT = 1;
+  private static final int SQUARES_SLOT = 8;
+
+  private static final OutlinedLoop SQUARES =
+      new OutlinedLoop(
+          (x, rowBytes, rows, columns, to, _, _, _) ->
+              Simd.ALL.set(
+                  ValueLayout.JAVA_DOUBLE_UNALIGNED,
+                  to,
+                  Simd.squaresOfRows(x, rowBytes, rows, columns)));
 
   private final CpuEngine engine;
   private final Workers workers;
@@ -15,6 +25,21 @@ final class Reductions {
   Reductions(CpuEngine engine, Workers workers) {
     this.engine = engine;
     this.workers = workers;
+  }
+
+  /**
+   * Σ x² over rows, in float64 of blocks of vectors.
+   *
+   * @param x address of the first row
+   * @param rowBytes bytes between rows
+   * @param rows how many
+   * @param columns how many
+   * @param scratch of the calling thread
+   */
+  static double squares(long x, long rowBytes, long rows, long columns, Scratch scratch) {
+    long to = scratch.bytes(SQUARES_SLOT, Double.BYTES);
+    SQUARES.run(x, rowBytes, rows, columns, to);
+    return Simd.ALL.get(ValueLayout.JAVA_DOUBLE_UNALIGNED, to);
   }
 
   /** Σ x, in order. */

@@ -520,13 +520,8 @@ final class Simd {
   }
 
   /**
-   * Σ x² over rows, in float64 of blocks of vectors. Four rows are read in turn: a core reads one
-   * stream of addresses at half the speed.
-   *
-   * @param x address of the first row
-   * @param rowBytes bytes between rows
-   * @param rows how many
-   * @param columns how many
+   * The same for rows, of any length. Four are read in turn: a core reads one stream of addresses
+   * at half the speed.
    */
   static double squaresOfRows(long x, long rowBytes, long rows, long columns) {
     int whole = (int) (columns / LANES * LANES);
