@@ -13,8 +13,11 @@ import jdk.incubator.vector.FloatVector;
 final class GeluRows {
   private static final OutlinedLoop BIASED =
       new OutlinedLoop(
+          (x, rowBytes, b, rows, columns, _, _, _) -> biasedRows(x, rowBytes, b, rows, columns));
+  private static final OutlinedLoop BIASED_KEPT =
+      new OutlinedLoop(
           (x, xRowBytes, b, h, hRowBytes, rows, columns, _) ->
-              biasedRows(x, xRowBytes, b, h, hRowBytes, rows, columns));
+              biasedKeptRows(x, xRowBytes, b, h, hRowBytes, rows, columns));
   private static final OutlinedLoop KEPT =
       new OutlinedLoop(
           (x, xRowBytes, h, hRowBytes, rows, columns, _, _) ->
@@ -70,31 +73,44 @@ final class GeluRows {
    */
   static void biased(
       long x, long xRowBytes, long b, long h, long hRowBytes, long rows, long columns) {
-    BIASED.run(x, xRowBytes, b, h, hRowBytes, rows, columns);
+    if (h == 0) {
+      BIASED.run(x, xRowBytes, b, rows, columns);
+    } else {
+      BIASED_KEPT.run(x, xRowBytes, b, h, hRowBytes, rows, columns);
+    }
   }
 
-  private static void biasedRows(
+  private static void biasedRows(long x, long rowBytes, long b, long rows, long columns) {
+    for (long row = 0; row < rows; row++) {
+      long at = x + row * rowBytes;
+      for (int i = 0; i < columns; i += LANES) {
+        store(FloatGelu.value(load(at, i).add(load(b, i))), at, i);
+      }
+    }
+  }
+
+  // Rows of h follow each other: the last vector of one must not reach into the next. There is one
+  // GELU in a loop, for the compiler may not inline a second one.
+
+  private static void biasedKeptRows(
       long x, long xRowBytes, long b, long h, long hRowBytes, long rows, long columns) {
-    int whole = (int) columns / LANES * LANES;
     for (long row = 0; row < rows; row++) {
       long from = x + row * xRowBytes;
       long to = h + row * hRowBytes;
-      if (h == 0) {
-        for (int i = 0; i < columns; i += LANES) {
-          store(FloatGelu.value(load(from, i).add(load(b, i))), from, i);
-        }
-        continue;
-      }
-      for (int i = 0; i < whole; i += LANES) {
+      for (int i = 0; i < columns; i += LANES) {
         FloatVector sum = load(from, i).add(load(b, i));
-        store(sum, to, i);
+        storeWithin(sum, to, i, columns);
         store(FloatGelu.value(sum), from, i);
       }
-      if (whole < columns) {
-        FloatVector sum = load(from, whole).add(load(b, whole));
-        Simd.storeFirst(sum, to, whole, (int) columns, false);
-        store(FloatGelu.value(sum), from, whole);
-      }
+    }
+  }
+
+  /** Stores a vector of a row of {@code columns} floats, up to its end. */
+  private static void storeWithin(FloatVector x, long row, int i, long columns) {
+    if (i + LANES <= columns) {
+      store(x, row, i);
+    } else {
+      Simd.storeFirst(x, row, i, (int) columns, false);
     }
   }
 
@@ -166,21 +182,15 @@ final class GeluRows {
 
   private static void backwardRows(
       long h, long hRowBytes, long d, long dRowBytes, long rows, long columns) {
-    int whole = (int) columns / LANES * LANES;
     for (long row = 0; row < rows; row++) {
       long x = h + row * hRowBytes;
       long to = d + row * dRowBytes;
-      for (int i = 0; i < whole; i += LANES) {
+      for (int i = 0; i < columns; i += LANES) {
         FloatVector at = load(x, i);
         FloatVector size = FloatGelu.size(at);
         FloatVector s = FloatGelu.sigmoid(size);
         store(FloatGelu.slope(at, size, s).mul(load(to, i)), to, i);
-        store(FloatGelu.value(at, size, s), x, i);
-      }
-      if (whole < columns) { // the last vector reaches into the next row
-        FloatVector at = load(x, whole);
-        store(FloatGelu.slope(at).mul(load(to, whole)), to, whole);
-        Simd.storeFirst(FloatGelu.value(at), x, whole, (int) columns, false);
+        storeWithin(FloatGelu.value(at, size, s), x, i, columns);
       }
     }
   }
