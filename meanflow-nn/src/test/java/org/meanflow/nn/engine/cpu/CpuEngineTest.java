@@ -3,10 +3,14 @@ package org.meanflow.nn.engine.cpu;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import java.lang.management.ManagementFactory;
 import java.util.Arrays;
+import java.util.concurrent.TimeUnit;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
 import org.meanflow.core.field.Tangent;
 import org.meanflow.core.field.TrainableVelocity;
 import org.meanflow.core.random.Purpose;
@@ -159,6 +163,48 @@ class CpuEngineTest {
         assertThat(engine.allocations()).isPositive();
         assertThat(quiet).as("passes in a row without an allocation").isEqualTo(10);
       }
+    }
+  }
+
+  /**
+   * Steps and samples in turn, as of a training run: a vector that the compiler does not inline is
+   * an object, and a step with one loop of such vectors leaves tens of megabytes behind. Without,
+   * it is less than one of each step's arrays and results.
+   */
+  @ParameterizedTest
+  @EnumSource(
+      value = Precision.class,
+      names = {"FP32", "BF16"})
+  void vectorsAreNoObjectsOnceCompiled(Precision precision) {
+    assumeTrue(new CpuEngineProvider().supports(precision), precision + " is not supported here");
+    var thread = (com.sun.management.ThreadMXBean) ManagementFactory.getThreadMXBean();
+    DiT network = new DiT(DIGITS);
+    try (CpuEngine engine = new CpuEngine(precision, 1);
+        ParameterStore parameters = ParameterStore.initialized(engine, network.parameters(), 1)) {
+      NetworkField field = new NetworkField(network, parameters);
+      INDArray z = normal(1, BATCH);
+      INDArray cotangent = normal(3, BATCH);
+      Tangent tangent = Tangent.along(normal(2, DISTINCT));
+      double[] t = IntStream.range(0, BATCH).mapToDouble(i -> 0.3 + 0.08 * i).toArray();
+      double[] r = t.clone();
+      Arrays.setAll(r, i -> i < DISTINCT ? t[i] / 2 : t[i]);
+      long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(60);
+      int small = 0;
+      long bytes = 0;
+      while (small < 50 && System.nanoTime() < deadline) {
+        long before = thread.getCurrentThreadAllocatedBytes();
+        parameters.clearGradients();
+        try (TrainableVelocity.Pass pass = field.pass(z, r, t, null, tangent)) {
+          pass.backward(cotangent);
+        }
+        assertThat(parameters.squaredGradientNorm()).isFinite();
+        field.v(z, t, null);
+        bytes = thread.getCurrentThreadAllocatedBytes() - before;
+        small = bytes < 4 << 20 ? small + 1 : 0;
+      }
+      assertThat(small)
+          .as("steps of less than 4 MiB in a row; the last took %d", bytes)
+          .isEqualTo(50);
     }
   }
 }
