@@ -9,6 +9,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.condition.EnabledIfSystemProperty;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 import org.meanflow.core.field.Tangent;
@@ -169,8 +170,13 @@ class CpuEngineTest {
   /**
    * Steps and samples in turn, as of a training run: a vector that the compiler does not inline is
    * an object, and a step with one loop of such vectors leaves tens of megabytes behind. Without,
-   * it is less than one of each step's arrays and results.
+   * it is less than one of each step's arrays and results. To be run by itself: what other tests
+   * called before influences what the compiler inlines.
    */
+  @EnabledIfSystemProperty(
+      named = "meanflow.allocations",
+      matches = "true",
+      disabledReason = "for a virtual machine of its own: -Dmeanflow.allocations=true")
   @ParameterizedTest
   @EnumSource(
       value = Precision.class,
