@@ -186,17 +186,14 @@ final class Products {
     if (!OneDnn.available()) {
       return plain(w, use);
     }
-    PackedWeight.Key key = new PackedWeight.Key(w.address(), w.dim(0), w.dim(1), use);
     Memory.Block block = w.block();
-    PackedWeight weight = block.packed.get(key);
-    if (weight == null) {
-      weight = new PackedWeight(memory, this, key, typicalRows);
-      block.packed.put(key, weight);
-    }
+    PackedWeight weight =
+        block.packed.computeIfAbsent(
+            new PackedWeight.Key(w.address(), w.dim(0), w.dim(1), use),
+            key -> new PackedWeight(memory, this, key, typicalRows));
     if (!weight.isOf(block.version)) {
-      PackedWeight stale = weight;
-      workers.run(stale.packings(), (item, scratch) -> stale.pack(item, scratch));
-      stale.packedFrom(block.version);
+      workers.run(weight.packings(), weight::pack);
+      weight.packedFrom(block.version);
     }
     return weight.panels();
   }

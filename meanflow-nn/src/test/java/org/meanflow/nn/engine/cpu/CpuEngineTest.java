@@ -169,9 +169,9 @@ class CpuEngineTest {
 
   /**
    * Steps and samples in turn, as of a training run: a vector that the compiler does not inline is
-   * an object, and a step with one loop of such vectors leaves tens of megabytes behind. Without,
-   * it is less than one of each step's arrays and results. To be run by itself: what other tests
-   * called before influences what the compiler inlines.
+   * an object, and a step with one loop of such vectors leaves tens of megabytes behind, one
+   * without only its arrays and results. To be run by itself: what other tests called before
+   * influences what the compiler inlines.
    */
   @EnabledIfSystemProperty(
       named = "meanflow.allocations",
